@@ -1,0 +1,66 @@
+# make deploy TARGET=arm64                     the default model, digits
+# make deploy TARGET=arm64 MODEL=pkg.mod:fn    yours (see README)
+# make test                                    sets itself up, passes the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+TARGET ?= arm64
+MODEL ?= mnist
+RECIPE ?= default
+
+deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
+	$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(METRIC),--metric "$(METRIC)") \
+	$(if $(OUT),--out "$(OUT)") $(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") \
+	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) $(if $(JSON),--json)
+
+.PHONY: help setup deploy test test-slow check bench wheel clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(VENV)/deploy.stamp ## make .venv with what deploying needs
+
+deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 JSON=1)
+	@$(BIN)/toolchain deploy $(deploy_options)
+
+test: $(VENV)/develop.stamp ## the tests, in both cores
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/develop.stamp ## the long lane
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/develop.stamp ## ruff, mypy --strict, the import contract
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/peers.stamp ## figures of benchmarks/, with the peers in a venv of their own
+	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+wheel: $(VENV)/develop.stamp ## build/dist/*.whl
+	@$(BIN)/python -m build --wheel --outdir build/dist .
+
+clean: ## remove results and finished stages; .venv stays
+	@rm -rf build
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python >= 3.11 is needed: make PYTHON=python3.11 ..." >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/deploy.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "setting up $(VENV): a few minutes the first time ..." >&2
+	@$(PIP) -e ".[zoo]"
+	@touch $@
+
+$(VENV)/develop.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "setting up $(VENV) for development: a few minutes the first time ..." >&2
+	@$(PIP) -e ".[zoo,tensorflow,dev]"
+	@touch $(VENV)/deploy.stamp $@
+
+$(VENV)/peers.stamp: pyproject.toml constraints.txt $(VENV)/develop.stamp
+	@echo "setting up .venv-peers: a few minutes the first time ..." >&2
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[zoo,peers]"
+	@touch $@

@@ -1,0 +1,101 @@
+"""The figures this project promises, measured in one run: ours and the peers' side by side.
+
+    make bench                            everything; sets up the peers' venv
+    make bench ARGS="--only quality"      one section (may be repeated, or separated by commas)
+    make bench ARGS="--quick"             fewer rounds and pictures
+
+Prints a table per section and writes build/bench/bench.json. It reports and does not gate: it ends with 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bars import Findings, missed, show
+from processes import ROOT, CommandFailed
+from rich.console import Console
+
+SECTIONS = ("efficientnet", "quality", "networks", "memory", "classic")
+PACKAGES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
+
+
+def arguments_of() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and pictures")
+    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers" / "bin" / "python",
+                        help="python of the venv that holds the peers [.venv-peers/bin/python]")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder [build/bench]")
+    arguments = parser.parse_args()
+    wanted = [name for given in arguments.only or SECTIONS for name in given.split(",")]
+    if unknown := sorted(set(wanted) - set(SECTIONS)):
+        parser.error(f"no section is called {unknown[0]!r}: choose of {', '.join(SECTIONS)}")
+    arguments.only = [name for name in SECTIONS if name in wanted]
+    return arguments
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to judge the figures by."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "load": load,
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def run_section(name: str, shop: Any, quick: bool) -> Findings:
+    """The section's findings; a process or an import that fails becomes a line in them."""
+    try:
+        found: Findings = importlib.import_module(f"sections.{name}").measure_section(shop, quick)
+    except (CommandFailed, ImportError) as error:
+        found = Findings(name, "could not be measured")
+        found.notes += str(error).splitlines()
+    return found
+
+
+def main() -> None:
+    arguments = arguments_of()
+    from workshop import Workshop
+
+    console = Console()
+    found_on = machine()
+    line = "{cpus} CPUs, {machine}, Python {python}, load {load}".format(**found_on)
+    console.print(line, highlight=False)
+    if found_on["load"] and found_on["load"] > 1:
+        console.print("other work is running: trust ratios, not seconds", style="yellow")
+    peers = arguments.peers.absolute() if arguments.peers.is_file() else None
+    if peers is None:
+        console.print(f"no peers to compare with ({arguments.peers.name} of their venv is missing): "
+                      "`make bench` installs them; ours are measured alone", style="yellow")  # fmt: skip
+    folder = arguments.out.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    shop = Workshop(folder, peers, say=lambda text: console.print(f"  {text}", style="dim", highlight=False))
+    sections = []
+    for name in arguments.only:
+        sections.append(run_section(name, shop, arguments.quick))
+        show(sections[-1], console)
+        plain = {
+            "machine": found_on,
+            "quick": arguments.quick,
+            "sections": [found.to_plain() for found in sections],
+        }
+        (folder / "bench.json").write_text(json.dumps(plain, indent=2) + "\n")
+    console.rule("missed" if missed(sections) else "every bar that was measured is met", align="left")
+    for line in missed(sections):
+        console.print(line, highlight=False)
+
+
+if __name__ == "__main__":
+    main()

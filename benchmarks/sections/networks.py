@@ -1,0 +1,176 @@
+"""Four networks: only integers in the files, ops within a step of their exact meaning, runtimes that agree."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from bars import Figures, Findings
+from processes import ROOT
+from workshop import Workshop, photos
+
+from toolchain.deploy import prepare
+from toolchain.formats.artifact import Runner
+from toolchain.formats.onnx import OnnxRunner
+from toolchain.formats.tflite import TfliteRunner
+from toolchain.quantization import QuantizedGraph
+from toolchain.samples import SampleSet, load_samples, samples_from
+from toolchain.stages.states import ExportedModel
+from toolchain.validation.tensors import compare_tensors, quantize_inputs
+
+SHIPPED = {"mnist": "mnist", "efficientnet_lite0": "photos"}
+IN_TESTS = ("mobilenet_v2", "resnet18")
+DEFINITIONS = ROOT / "tests" / "zoo" / "networks.py"
+CALIBRATION, SAMPLES, TENSOR_SAMPLES = 100, 200, 4
+MOST_STEPS, WITHIN, SHARE, SAME_CLASS = 1, 2, 0.99, 0.995
+FORBIDDEN = ("TRANSPOSE", "QUANTIZE", "DEQUANTIZE")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two runtimes on the same samples: share of values within `WITHIN` steps, of samples of one class."""
+
+    within: float
+    same_class: float
+    worst: int
+
+
+def measure_section(shop: Workshop, quick: bool) -> Findings:
+    found = Findings("networks", f"four networks, runtimes compared on {SAMPLES} samples")
+    build = _definitions()
+    rows = []
+    for name in (*SHIPPED, *IN_TESTS):
+        if name in IN_TESTS and build is None:
+            found.told(name, "not found", f"a network in {DEFINITIONS.relative_to(ROOT)}")
+            continue
+        shop.say(f"{name} ...")
+        module, samples = _network(name, build)
+        counts, steps, agreement = _examine(module, samples, shop)
+        rows.append(_row(name, counts, steps, agreement))
+        found.facts[name] = {"counts": counts, "op_steps": steps, "agreement": vars(agreement)}
+        _judge(found, name, counts, steps, agreement)
+    columns = ("network", *FORBIDDEN, "float tensors", "float constants", "Clip, Relu")
+    columns += ("worst step ort, xnnpack, reference", f"within {WITHIN}", "same class", "worst")
+    found.figures.append(
+        Figures("TFLite ops and tensors, ONNX constants and ops, agreement", columns, tuple(rows))
+    )
+    found.notes.append(
+        f"steps: each op, fed the runtime's own integers, against torch's simulation; {TENSOR_SAMPLES} samples"
+    )
+    return found
+
+
+def _definitions() -> Callable[[str], Any] | None:
+    """`build(name)` of the tests, which gives a module and an array of inputs."""
+    if not DEFINITIONS.is_file():
+        return None
+    spec = importlib.util.spec_from_file_location("tests_zoo_networks", DEFINITIONS)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.build  # type: ignore[no-any-return]
+
+
+def _network(name: str, build: Callable[[str], Any] | None) -> tuple[Any, SampleSet]:
+    if name in SHIPPED:
+        return name, load_samples(
+            SHIPPED[name], calibration_count=CALIBRATION, judging_count=SAMPLES, batch_size=8
+        )
+    assert build is not None
+    module, inputs = build(name)
+    return module, _resized(photos(CALIBRATION, SAMPLES), inputs.shape[2:])
+
+
+def _resized(samples: SampleSet, size: tuple[int, int]) -> SampleSet:
+    """The crops in the size that a network takes."""
+    import torch
+
+    def part(batches: Any) -> np.ndarray:
+        tensors = [torch.from_numpy(batch.inputs[0]) for batch in batches]
+        if tensors[0].shape[2:] != tuple(size):
+            tensors = [torch.nn.functional.interpolate(t, tuple(size), mode="area") for t in tensors]
+        return torch.cat(tensors).numpy()
+
+    crops = part(samples.calibration())
+    return samples_from(
+        crops, judging=part(samples.judging()), calibration_count=CALIBRATION, judging_count=SAMPLES
+    )
+
+
+def _examine(
+    module: Any, samples: SampleSet, shop: Workshop
+) -> tuple[dict[str, int], dict[str, int], Agreement]:
+    job = prepare(module, "arm64", samples, shop.folder / "networks", "default", _all(samples), {})
+    made = job.pipeline.run(job.model.module)
+    assert isinstance(made, ExportedModel)
+    model = QuantizedGraph(made.graph, made.params)
+    onnx_file, tflite_file = made.files["model.onnx"], made.files["model.tflite"]
+    runners = [
+        OnnxRunner(onnx_file, model),
+        TfliteRunner(tflite_file),
+        TfliteRunner(tflite_file, kernels="reference"),
+    ]
+    images = [batch.inputs for batch in samples.with_batch_size(1).judging()]
+    tensors = compare_tensors(model, runners, images[:TENSOR_SAMPLES])
+    steps = {r.name: max(t.op_steps.get(r.name, 0) for t in tensors) for r in runners}
+    return count_leftovers(tflite_file, onnx_file), steps, _agreement(model, runners[0], runners[1], images)
+
+
+def _all(samples: SampleSet) -> dict[str, int | None]:
+    return {"calibration_count": samples.calibration_count, "judging_count": samples.judging_count}
+
+
+def count_leftovers(tflite_file: bytes, onnx_file: bytes) -> dict[str, int]:
+    """What should not be in the files, counted with the runtimes' own readers."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(model_content=tflite_file, experimental_op_resolver_type=resolver)
+    ops = Counter(op["op_name"] for op in interpreter._get_ops_details())
+    floats = sum(np.dtype(tensor["dtype"]).kind == "f" for tensor in interpreter.get_tensor_details())
+    graph = onnx.load_from_string(onnx_file).graph
+    ends = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scales = {node.input[1] for node in ends}
+    kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    constants = sum(t.data_type in kinds and t.name not in scales for t in graph.initializer)
+    clips = sum(node.op_type in ("Clip", "Relu") for node in graph.node)
+    return {
+        **{name: ops[name] for name in FORBIDDEN},
+        "float tensors": floats,
+        "float constants": constants,
+        "clips": clips,
+    }
+
+
+def _agreement(model: QuantizedGraph, first: Runner, second: Runner, images: list[Any]) -> Agreement:
+    close = values = same = worst = 0
+    for inputs in images:
+        given = quantize_inputs(model, inputs)
+        a, b = first.run(given)[0].astype(np.int64), second.run(given)[0].astype(np.int64)
+        difference = np.abs(a - b)
+        close, values = close + int((difference <= WITHIN).sum()), values + difference.size
+        worst = max(worst, int(difference.max()))
+        same += int(a.argmax() == b.argmax())
+    return Agreement(close / values, same / len(images), worst)
+
+
+def _row(name: str, counts: dict[str, int], steps: dict[str, int], agreement: Agreement) -> tuple[str, ...]:
+    worst = ", ".join(str(step) for step in steps.values())
+    shares = (f"{agreement.within:.2%}", f"{agreement.same_class:.1%}", str(agreement.worst))
+    return (name, *(str(count) for count in counts.values()), worst, *shares)
+
+
+def _judge(
+    found: Findings, name: str, counts: dict[str, int], steps: dict[str, int], agreement: Agreement
+) -> None:
+    found.at_most(f"{name}: what should not be there", sum(counts.values()), 0, "{:d}")
+    found.at_most(f"{name}: worst step of an op", max(steps.values()), MOST_STEPS, "{:d}")
+    found.at_least(f"{name}: onnxruntime and LiteRT within {WITHIN} steps", agreement.within, SHARE, "{:.2%}")
+    found.at_least(
+        f"{name}: onnxruntime and LiteRT give one class", agreement.same_class, SAME_CLASS, "{:.2%}"
+    )

@@ -1,0 +1,127 @@
+"""`toolchain deploy` and `toolchain stage` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from toolchain.formats.onnx import read_onnx
+from toolchain.formats.tflite import read_tflite
+
+
+def test_deploy_writes_checked_files_and_says_where(run, workspace, deploy_options):
+    outcome = run(*deploy_options)
+    assert outcome.code == 0, outcome.err
+    folder = workspace / "build/arm64/net"
+    assert {p.name for p in folder.iterdir()} == {"model.onnx", "model.tflite", "report.json", "report.html"}
+    assert "model.tflite" in outcome.out and "prune" in outcome.out, "paths, and why stages were left out"
+    facts = json.loads((folder / "report.json").read_text())
+    steps = [s for tensor in facts["layers"] for s in tensor.get("op_steps", {}).values()]
+    assert steps and max(steps) <= 1
+    assert not list(workspace.glob("build/**/.*")), "temporary files stay behind"
+
+
+def test_the_same_command_again_gives_the_same_bytes(run, workspace, deploy_options):
+    folder = workspace / "build/arm64/net"
+    assert run(*deploy_options, "--store", "first").code == 0
+    first = {name: (folder / name).read_bytes() for name in ("model.onnx", "model.tflite")}
+    assert run(*deploy_options, "--store", "second").code == 0
+    assert all((folder / name).read_bytes() == content for name, content in first.items())
+    resumed = run(*deploy_options, "--store", "second")
+    assert resumed.err.count("taken from the store") == 3
+    assert all((folder / name).read_bytes() == content for name, content in first.items())
+
+
+def test_json_is_all_that_standard_output_holds(run, deploy_options):
+    outcome = run(*deploy_options, "--json")
+    facts = json.loads(outcome.out)
+    assert facts["runtimes"] and facts["files"]
+
+
+def test_float_in_and_outputs_and_float_files(run, workspace, deploy_options):
+    outcome = run(*deploy_options, "--in-out", "float", "--float-files", "--out", "mine")
+    assert outcome.code == 0, outcome.err
+    names = {p.name for p in (workspace / "mine").iterdir()}
+    assert {"model.float.onnx", "model.float.tflite"} <= names
+    tflite = read_tflite((workspace / "mine/model.tflite").read_bytes())
+    assert tflite.ops["QUANTIZE"] == 1 and tflite.ops["DEQUANTIZE"] == 1
+    onnx = read_onnx((workspace / "mine/model.onnx").read_bytes())
+    assert onnx.tensors[onnx.inputs[0]].dtype == "float32"
+
+
+def test_npu_target_gets_one_fully_integer_tflite(run, workspace, deploy_options):
+    outcome = run(*deploy_options, "--target", "ethos-u55")
+    assert outcome.code == 0, outcome.err
+    folder = workspace / "build/ethos-u55/net"
+    assert not (folder / "model.onnx").exists()
+    facts = read_tflite((folder / "model.tflite").read_bytes())
+    assert not {"QUANTIZE", "DEQUANTIZE", "TRANSPOSE"} & set(facts.ops)
+    assert not [t.name for t in facts.tensors.values() if t.dtype.is_float]
+
+
+@pytest.mark.parametrize("target", ["arm64", "ethos-u55"])
+def test_recipe_of_all_seven_stages(run, workspace, deploy_options, target):
+    outcome = run(*deploy_options, "--target", target, "--recipe", "all", "--json")
+    facts = json.loads(outcome.out if outcome.code == 0 else (workspace / f"build/{target}/net/refused/report.json").read_text())
+    stages = [stage["name"] for stage in facts["stages"]]
+    assert stages == ["trace", "prune", "cluster", "calibrate", "quantize", "recover", "export"]
+
+
+def test_metric_of_the_users(run, deploy_options):
+    outcome = run(*deploy_options, "--metric", "user_models:score", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["runtimes"][0]["score"] is not None
+
+
+def test_stages_one_by_one_give_the_files_of_a_deployment(run, workspace, deploy_options):
+    assert run(*deploy_options).code == 0
+    deployed = workspace / "build/arm64/net"
+    samples = ("--calibration", "samples.npz")
+    assert run("stage", "trace", "user_models:net", "--out", "s/1", *samples).code == 0
+    assert run("stage", "calibrate", "s/1", "--out", "s/2", *samples).code == 0
+    assert run("stage", "quantize", "s/2", "--out", "s/3", "--set", "ranges=minmax").code == 0
+    outcome = run("stage", "export", "s/3", "--out", "s/4", "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out)["bytes"]["model.tflite"] > 0
+    assert (workspace / "s/4/model.tflite").stat().st_size == (deployed / "model.tflite").stat().st_size
+
+
+def test_a_missed_gate_deploys_nothing_and_names_what_diverged(run, workspace, deploy_options):
+    shipped = (run("targets", "--json")).out
+    target = json.loads(shipped)["targets"]["arm64"]
+    text = (workspace / "strict.toml")
+    text.write_text(
+        f'description = "strict"\ndevice = "{target["device"]}"\n'
+        '[[recipes.default]]\nstage = "trace"\n[[recipes.default]]\nstage = "calibrate"\n'
+        '[[recipes.default]]\nstage = "quantize"\n[[recipes.default]]\nstage = "export"\n'
+        "[gates]\nsqnr_db = 90.0\nop_steps = 0\n"
+    )
+    outcome = run(*deploy_options, "--target", "strict.toml")
+    assert outcome.code == 7
+    assert "SQNR" in outcome.err and "Traceback" not in outcome.err
+    folder = workspace / "build/strict/net"
+    assert [p.name for p in folder.iterdir()] == ["refused"]
+    assert {p.name for p in (folder / "refused").iterdir()} == {"report.json", "report.html"}
+
+
+def test_targets_and_schemas_print(run):
+    listed = run("targets")
+    assert listed.code == 0 and "arm64" in listed.out and "cortex-a53" in listed.out
+    for kind in ("target", "device", "calibration"):
+        assert json.loads(run("schema", kind).out)["properties"]
+
+
+@pytest.mark.parametrize("command", [(), ("deploy",), ("stage",), ("targets",), ("schema",)])
+def test_help_everywhere(run, command):
+    outcome = run(*command, "--help")
+    assert outcome.code == 0 and "Usage" in outcome.out
+
+
+def test_labels_give_an_accuracy(run, workspace, deploy_options):
+    random = np.random.default_rng(1)
+    np.savez("labelled.npz", x=random.normal(size=(60, 1, 8, 8)).astype(np.float32), labels=random.integers(0, 10, 60))
+    outcome = run(*deploy_options[:3], "--calibration", "labelled.npz", "--samples", "20", "--judge", "30", "--json")
+    facts = json.loads(outcome.out or (workspace / "build/arm64/net/refused/report.json").read_text())
+    assert all(0 <= r["score"] <= 1 for r in facts["runtimes"])

@@ -1,0 +1,230 @@
+"""The command line: deploy, stage, targets, schema. Turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from toolchain.errors import INTERRUPTED, OptionError, ToolchainError
+
+app = typer.Typer(
+    name="toolchain",
+    help="From a trained PyTorch model to ONNX and TFLite files tuned to a device, checked against the float model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Target = Annotated[str, typer.Option("--target", "-t", help="A shipped target's name, or the path of your own TOML.")]
+ModelSpec = Annotated[
+    str, typer.Option("--model", "-m", help="A zoo name, package.module:function, or a .pt2 file of torch.export.")
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(
+        "--calibration",
+        "-c",
+        help="Samples: a shipped name, a TOML, an .npz, a folder of images, or package.module:function.",
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [build/TARGET/MODEL].")]
+StoreFolder = Annotated[Path, typer.Option("--store", help="Where finished stages are kept, to continue from.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON on standard output, and nothing else there.")]
+
+
+class SchemaKind(StrEnum):
+    """What a JSON schema can be printed of."""
+
+    TARGET = "target"
+    DEVICE = "device"
+    CALIBRATION = "calibration"
+
+
+@app.command()
+def deploy(
+    target: Target = "arm64",
+    model: ModelSpec = "mnist",
+    calibration: Calibration = None,
+    metric: Annotated[
+        str | None, typer.Option(help="package.module:function(outputs, labels) -> score, higher is better.")
+    ] = None,
+    out: Out = None,
+    recipe: Annotated[str, typer.Option(help="A recipe of the target, or the path of a recipe TOML.")] = "default",
+    in_out: Annotated[str | None, typer.Option(help="integer or float in- and outputs [the target's choice].")] = None,
+    float_files: Annotated[bool, typer.Option("--float-files", help="Write float versions of the files too.")] = False,
+    samples: Annotated[int | None, typer.Option(help="Calibration samples [the sample set's choice].", min=1)] = None,
+    judge: Annotated[int | None, typer.Option(help="Samples to judge with [the sample set's choice].", min=1)] = None,
+    store: StoreFolder = Path("build/store"),
+    as_json: AsJson = False,
+) -> None:
+    """Deploy a model: trace, compress, quantize, export, check, report."""
+    from toolchain.deploy import deploy as run_deploy
+    from toolchain.report import RichProgress, print_summary
+
+    if in_out not in (None, "integer", "float"):
+        raise OptionError(f"--in-out is integer or float, not {in_out!r}")
+    err = Console(stderr=True)
+    with RichProgress(err) as progress:
+        done = run_deploy(
+            model,
+            target=target,
+            calibration=calibration,
+            metric=metric,
+            out=out,
+            recipe=recipe,
+            store=store,
+            in_out=in_out,
+            float_files=float_files,
+            calibration_count=samples,
+            judging_count=judge,
+            progress=progress,
+            on_start=lambda stage: _note(err, f"{stage} ..."),
+            on_end=lambda run: _note(err, f"{run.stage} {'taken from the store' if run.resumed else f'{run.seconds:.1f} s'}"),
+        )
+    if as_json:
+        typer.echo(json.dumps(dict(done.facts), indent=2))
+    else:
+        print_summary(dict(done.facts), Console(), paths=done.files)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="trace, prune, cluster, calibrate, quantize, recover or export.")],
+    source: Annotated[str, typer.Argument(help="A saved model's folder; for trace: what --model takes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the result (new or empty).")],
+    target: Target = "arm64",
+    calibration: Calibration = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="KEY=VALUE of the stage, as in a recipe; may be repeated.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run one stage on a saved model."""
+    from toolchain.report import RichProgress
+    from toolchain.single_stage import run_stage
+
+    err = Console(stderr=True)
+    with RichProgress(err) as progress:
+        facts = run_stage(name, source, out, target, calibration, _options(option or []), progress)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        typer.echo(f"{name}: {out}")
+        for key, value in facts.items():
+            typer.echo(f"  {key}: {json.dumps(value)}")
+
+
+@app.command()
+def targets(as_json: AsJson = False) -> None:
+    """List targets, the devices they stand for, and the recipes they offer."""
+    from rich.table import Table
+
+    from toolchain.knowledge import shipped_names
+    from toolchain.profiles import load_profile
+    from toolchain.targets import load_target
+
+    found = {name: load_target(name)[0] for name in shipped_names("targets")}
+    devices = {name: load_profile(name) for name in shipped_names("device_profiles")}
+    if as_json:
+        plain: dict[str, dict[str, Any]] = {"targets": {**found}, "devices": {**devices}}
+        typer.echo(json.dumps({k: {n: v.model_dump(mode="json") for n, v in d.items()} for k, d in plain.items()}, indent=2))
+        return
+    table = Table("target", "device", "formats", "recipes", "what it is", box=None, pad_edge=False)
+    for name, target in found.items():
+        table.add_row(name, target.device, ", ".join(target.formats), ", ".join(target.recipes), target.description)
+    listed = Table("device", "kind", "what it is", box=None, pad_edge=False)
+    for name, device in devices.items():
+        listed.add_row(name, device.kind, device.description)
+    console = Console()
+    console.print(table, "", listed)
+
+
+@app.command()
+def schema(kind: Annotated[SchemaKind, typer.Argument(help="target, device or calibration.")]) -> None:
+    """Print the JSON schema of a kind of TOML."""
+    from toolchain.profiles import DeviceProfile
+    from toolchain.samples import CalibrationSpec
+    from toolchain.targets import Target as TargetTable
+
+    models: dict[SchemaKind, Any] = {
+        SchemaKind.TARGET: TargetTable,
+        SchemaKind.DEVICE: DeviceProfile,
+        SchemaKind.CALIBRATION: CalibrationSpec,
+    }
+    typer.echo(json.dumps(models[kind].model_json_schema(), indent=2))
+
+
+def _note(console: Console, text: str) -> None:
+    console.print(text, style="dim", highlight=False)
+
+
+def _options(pairs: list[str]) -> dict[str, Any]:
+    """KEY=VALUE, the value read as TOML where it can be, else as text."""
+    import tomllib
+
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise OptionError(f"--set takes KEY=VALUE, not {pair!r}")
+        try:
+            options[key] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[key] = value
+    return options
+
+
+def main() -> None:
+    """Entry point: runs the command line and leaves with the error tree's exit codes."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except ToolchainError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; finished stages are kept, the same command continues from them", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(INTERRUPTED)
+    except typer.Abort:
+        _fail("interrupted", INTERRUPTED)
+    except Exception as error:
+        _fail_unexpected(error)
+
+
+def _fail(message: str, code: int) -> None:
+    Console(stderr=True).print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def _escaped(message: str) -> str:
+    from rich.markup import escape
+
+    return escape(message)
+
+
+def _fail_unexpected(error: Exception) -> None:
+    """Usage errors of the command line parser, a full disk, and what should never happen."""
+    show = getattr(error, "format_message", None)
+    if show is not None:
+        _fail(f"{show()}\n  to do: see toolchain --help", OptionError.exit_code)
+    if isinstance(error, OSError):
+        where = f"\n  where: {error.filename}" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}", OptionError.exit_code)
+    if os.environ.get("TOOLCHAIN_DEBUG"):
+        raise error
+    name = type(error).__name__
+    _fail(f"a defect of the toolchain: {name}: {error}\n  to do: report it; TOOLCHAIN_DEBUG=1 shows the traceback", 1)
+
+
+if __name__ == "__main__":
+    main()

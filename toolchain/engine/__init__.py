@@ -1,0 +1,1 @@
+"""Runs a graph with torch: float, fake-quantized with gradients, and exactly in integers."""

@@ -1,0 +1,123 @@
+"""A graph as a `torch.nn.Module`: to look at, to train in one's own loop, to recover in.
+
+What compression and quantization have fixed holds while the weights move, whoever's optimizer moves them:
+
+* a masked weight is `w * mask`;
+* a codebook weight is `values[indices]`: the k values are the parameter, the indices stay;
+* with `params`, weights and activations pass through fake quantization, `x -> scale (clip(round(x / scale) + z) - z)`,
+  whose gradient is that of the clip (straight-through, Bengio et al., arXiv 1308.3432). Activation scales stay; weight
+  scales follow the weights' largest magnitude.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toolchain.engine.run import run
+from toolchain.graph import WEIGHTED, Codebook, Graph, Op, Structure
+from toolchain.quantization import QUANTIZATION_RULES, AffineParams
+
+_BATCH_NORM_STATISTICS = slice(3, 5)
+
+
+class GraphModule(nn.Module):
+    """Parameters carry the names of the graph's constants, so `state_dict` keys are the user's own.
+
+    `forward` takes the graph's inputs as float tensors and returns its outputs, one tensor or a tuple.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        params: Mapping[str, AffineParams] | None = None,
+        structure: Structure | None = None,
+    ) -> None:
+        super().__init__()
+        self.graph = graph
+        self.params = dict(params or {})
+        self.structure = structure or Structure()
+        statistics = {n for node in graph.nodes if node.op is Op.BATCH_NORM for n in node.inputs[_BATCH_NORM_STATISTICS]}
+        self._leaves: dict[str, tuple[nn.Module, str]] = {}
+        for name, array in graph.constants.items():
+            book = self.structure.codebooks.get(name)
+            tensor = torch.from_numpy(np.array(array if book is None else book.values))
+            trainable = tensor.is_floating_point() and name not in statistics
+            self._leaves[name] = _register(self, name, tensor, trainable=trainable)
+        self._masks = {n: torch.from_numpy(np.array(m)) for n, m in self.structure.masks.items() if n in graph.constants}
+        self._indices = {n: torch.from_numpy(b.indices.astype(np.int64)) for n, b in self.structure.codebooks.items()}
+        self._weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params}
+        self._rounded = _rounded_activations(graph, self.params)
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        constants = {name: self.constant(name) for name in self._leaves}
+        outputs = run(self.graph, inputs, constants=constants, hook=self._fake_quantize if self.params else None)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def constant(self, name: str) -> Tensor:
+        """Present value of a constant as the forward pass uses it: mask, codebook and weight rounding applied."""
+        tensor = self._held(name)
+        return _fake_weight(tensor, self.params[name]) if name in self._weights else tensor
+
+    def trained_constants(self) -> dict[str, np.ndarray]:
+        """Present float values by name, mask and codebook applied, before any rounding."""
+        with torch.no_grad():
+            return {name: self._held(name).detach().cpu().numpy().copy() for name in self._leaves}
+
+    def trained_structure(self) -> Structure:
+        """The structure with the codebooks' present values."""
+        books = {
+            name: Codebook(getattr(*self._leaves[name]).detach().cpu().numpy().copy(), book.indices)
+            for name, book in self.structure.codebooks.items()
+        }
+        return self.structure.with_codebooks(books)
+
+    def _held(self, name: str) -> Tensor:
+        tensor: Tensor = getattr(*self._leaves[name])
+        if name in self._indices:
+            tensor = tensor[self._indices[name].to(tensor.device)]
+        if name in self._masks:
+            tensor = tensor * self._masks[name].to(tensor.device)
+        return tensor
+
+    def _fake_quantize(self, name: str, value: Tensor) -> Tensor:
+        params = self._rounded.get(name)
+        if params is None:
+            return value
+        scale, zero = float(params.scale.max()), int(params.zero_point.flat[0])
+        return torch.fake_quantize_per_tensor_affine(value, scale, zero, params.q_min, params.q_max)
+
+
+def _register(root: nn.Module, name: str, tensor: Tensor, *, trainable: bool) -> tuple[nn.Module, str]:
+    """Put `tensor` under its dotted name, as a parameter or a buffer; (owner, attribute)."""
+    *path, leaf = name.split(".")
+    owner = root
+    for part in path:
+        if part not in owner._modules:
+            owner.add_module(part, nn.Module())
+        owner = owner.get_submodule(part)
+    if trainable:
+        owner.register_parameter(leaf, nn.Parameter(tensor))
+    else:
+        owner.register_buffer(leaf, tensor)
+    return owner, leaf
+
+
+def _rounded_activations(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:
+    """Activations that get a grid: all quantized ones but those that an op merely moved from another on the same grid."""
+    moved = {node.output for node in graph.nodes if not QUANTIZATION_RULES[node.op].rounds}
+    return {name: params[name] for name in graph.activations if name in params and name not in moved}
+
+
+def _fake_weight(weight: Tensor, params: AffineParams) -> Tensor:
+    q_max = params.q_max
+    if params.axis is None:
+        scale = float(weight.detach().abs().max()) / q_max or 1.0
+        return torch.fake_quantize_per_tensor_affine(weight, scale, 0, params.q_min, q_max)
+    scales = weight.detach().abs().flatten(1).amax(1).clamp_min(1e-30) / q_max
+    zeros = torch.zeros_like(scales, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, params.axis, params.q_min, q_max)

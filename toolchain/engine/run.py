@@ -1,0 +1,82 @@
+"""Runs a graph node by node, each tensor freed after its last use."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from toolchain.engine.evaluate import evaluate
+from toolchain.graph import Graph
+
+Hook: TypeAlias = Callable[[str, Tensor], Tensor]
+"""Called with each activation's name and value when it is made; what it returns goes on in its place."""
+
+
+def as_tensors(constants: Mapping[str, np.ndarray], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Constants as tensors that share their memory (read-only by convention); `dtype` converts the float ones."""
+    with _no_write_warnings():
+        tensors = {name: torch.from_numpy(array) for name, array in constants.items()}
+    if dtype is not None:
+        tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+    return tensors
+
+
+def run(
+    graph: Graph,
+    inputs: Sequence[Tensor],
+    *,
+    constants: Mapping[str, Tensor] | None = None,
+    hook: Hook | None = None,
+) -> list[Tensor]:
+    """Outputs of `graph` for `inputs`, in order. `constants` replaces the graph's own; `hook` sees every activation."""
+    values: dict[str, Tensor] = dict(as_tensors(graph.constants) if constants is None else constants)
+    for value, tensor in zip(graph.inputs, inputs, strict=True):
+        values[value.name] = hook(value.name, tensor) if hook else tensor
+    last_use = {name: index for index, node in enumerate(graph.nodes) for name in node.inputs}
+    for index, node in enumerate(graph.nodes):
+        result = evaluate(node, [values[name] for name in node.inputs])
+        values[node.output] = hook(node.output, result) if hook else result
+        for name in set(node.inputs):
+            if last_use[name] == index and name not in graph.outputs:
+                del values[name]
+    return [values[name] for name in graph.outputs]
+
+
+def predict(graph: Graph, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Float outputs over all batches, concatenated on axis 0."""
+    constants = as_tensors(graph.constants)
+    with torch.inference_mode():
+        rows = [[o.numpy() for o in run(graph, to_tensors(b), constants=constants)] for b in batches]
+    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+
+def activations(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """Every activation's float value by name."""
+    found: dict[str, np.ndarray] = {}
+
+    def hook(name: str, value: Tensor) -> Tensor:
+        found[name] = value.numpy()
+        return value
+
+    with torch.inference_mode():
+        run(graph, to_tensors(inputs), hook=hook)
+    return found
+
+
+def to_tensors(arrays: Sequence[np.ndarray]) -> list[Tensor]:
+    with _no_write_warnings():
+        return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+
+
+@contextmanager
+def _no_write_warnings() -> Iterator[None]:
+    """torch warns that a read-only array could be written to through the tensor; nothing here does."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        yield

@@ -1,0 +1,72 @@
+"""What both formats have in common: the choice of in- and output type, what a file is found to hold, how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+
+from toolchain.graph import DType
+
+
+class Format(StrEnum):
+    """A file format, by its file name extension."""
+
+    ONNX = "onnx"
+    TFLITE = "tflite"
+
+
+class InOut(StrEnum):
+    """Element type of a quantized file's in- and outputs."""
+
+    INTEGER = "integer"
+    FLOAT = "float"
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """One tensor as found in a file; `shape` is the file's own (physical) shape, `bytes` its stored size if constant."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    is_constant: bool
+    scale: tuple[float, ...] = ()
+    zero_point: tuple[int, ...] = ()
+    axis: int | None = None
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ArtifactFacts:
+    """What reading a file back finds: op counts under the format's own names, tensors by name, in- and outputs."""
+
+    format: str
+    ops: Mapping[str, int]
+    tensors: Mapping[str, TensorFacts]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    bytes: int
+
+
+class Runner(Protocol):
+    """A loaded file. Arrays go in and come out in torch's logical layout (NCHW), batch size as traced.
+
+    A quantized file with integer in- and outputs takes and gives the integers of the specification (int8), even where
+    the file stores them shifted to uint8; one with float in- and outputs takes and gives float32.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs in the graph's order."""
+        ...
+
+    def tensors(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """Every activation the runtime lets one see, by the graph's tensor names: integers of the specification where
+        the tensor is quantized, float32 where it is not."""
+        ...

@@ -1,0 +1,103 @@
+"""Whether an ONNX file holds what the graph asked for: types, scales, zero points, axes and every integer.
+
+What is compared was read from the bytes. A finding is one line; a sound file has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto
+
+from toolchain.formats.onnx.reader import Affine, affine_uses, element_dtype, parse_onnx, values_of
+from toolchain.formats.onnx.scope import Tensor, shift_integers, store_params
+from toolchain.graph import DType, Graph
+from toolchain.quantization import AffineParams, QuantizedGraph
+
+
+def check_onnx(content: bytes, model: Graph | QuantizedGraph) -> list[str]:
+    """Everything in which the file differs from `model`, one line each.
+
+    Raises UnsupportedError where `content` is damaged or no ONNX file.
+    """
+    quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
+    proto = parse_onnx(content)
+    stored = stored_tensors(proto, quantized)
+    findings = [*_check_ends(proto.graph, quantized), *_check_constants(proto.graph, quantized, stored)]
+    findings.extend(_check_params(proto, stored))
+    return [*findings, *_check_leftovers(proto.graph, quantized)]
+
+
+def stored_tensors(proto: ModelProto, model: QuantizedGraph) -> dict[str, Tensor]:
+    """The file's tensor for each tensor of `model`, found from the file's element types and names."""
+    elements = element_types(proto.graph)
+    inner = {name: f"{name}/integer" for name in model.params if f"{name}/integer" in elements}
+    kinds = {elements.get(inner.get(name, name)) for name in model.graph.activations if name in model.params}
+    return store_params(model, DType.UINT8 if DType.UINT8 in kinds else DType.INT8, inner)
+
+
+def element_types(graph: GraphProto) -> dict[str, DType | None]:
+    """Element type of every tensor the file tells one of."""
+    values = [*graph.input, *graph.value_info, *graph.output]
+    found = {value.name: element_dtype(value.type.tensor_type.elem_type) for value in values}
+    return found | {tensor.name: element_dtype(tensor.data_type) for tensor in graph.initializer}
+
+
+def _check_ends(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
+    ends = (("inputs", graph.input, model.graph.input_names), ("outputs", graph.output, model.graph.outputs))
+    for kind, values, wanted in ends:
+        named = tuple(value.name for value in values)
+        if named != tuple(dict.fromkeys(wanted)):
+            yield f"{kind} are {list(named)}, not {list(wanted)}"
+
+
+def _check_constants(graph: GraphProto, model: QuantizedGraph, stored: dict[str, Tensor]) -> Iterator[str]:
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for name, array in model.graph.constants.items():
+        tensor = stored[name]
+        wanted = array if tensor.params is None else shift_integers(model.integers[name], tensor.params.dtype)
+        yield from _check_values(tensor.name, constants.get(tensor.name), wanted)
+
+
+def _check_values(name: str, found: TensorProto | None, wanted: np.ndarray) -> Iterator[str]:
+    if found is None:
+        yield f"{name}: the constant is missing"
+        return
+    values = values_of(found)
+    if values.dtype != wanted.dtype or values.shape != wanted.shape:
+        yield f"{name}: is {values.dtype}{list(values.shape)}, not {wanted.dtype}{list(wanted.shape)}"
+    elif not np.array_equal(values, wanted):
+        yield f"{name}: {np.count_nonzero(values != wanted)} of {wanted.size} values differ"
+
+
+def _check_params(proto: ModelProto, stored: dict[str, Tensor]) -> Iterator[str]:
+    elements, uses = element_types(proto.graph), affine_uses(proto)
+    for tensor in stored.values():
+        if tensor.params is not None:
+            if elements.get(tensor.name) is not tensor.params.dtype:
+                yield f"{tensor.name}: is {elements.get(tensor.name) or 'missing'}, not {tensor.params.dtype}"
+            for found in uses.get(tensor.name, ()):
+                yield from _check_affine(tensor.name, found, tensor.params)
+            if tensor.name not in uses:
+                yield f"{tensor.name}: has no scale"
+
+
+def _check_affine(name: str, found: Affine, wanted: AffineParams) -> Iterator[str]:
+    plain = wanted.to_plain()
+    pairs = zip(("scale", "zero_point", "axis"), (list(found[0]), list(found[1]), found[2]), strict=True)
+    for key, value in pairs:
+        if value != plain[key]:
+            yield f"{name}: {key} is {value}, not {plain[key]}"
+
+
+def _check_leftovers(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
+    """Float constants of a quantized file that are neither scales nor belong to a tensor left in float."""
+    if not model.params:
+        return
+    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    unquantized = {name for name in model.graph.types if name not in model.params}
+    for tensor in graph.initializer:
+        dtype = element_dtype(tensor.data_type)
+        if dtype is not None and dtype.is_float and tensor.name not in scales | unquantized:
+            yield f"{tensor.name}: a float constant that is no scale"

@@ -1,0 +1,150 @@
+"""Read an ONNX file back: op counts, tensors, scales and zero points as its bytes have them.
+
+Nothing is executed and nothing outside `content` is opened. The scale and zero point of an integer tensor are
+those of the QuantizeLinear that makes it, the DequantizeLinears that read it and the file's metadata; all
+must be the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from toolchain.errors import UnsupportedError, raise_collected
+from toolchain.formats.artifact import ArtifactFacts, TensorFacts
+from toolchain.graph import DType
+
+Affine = tuple[tuple[float, ...], tuple[int, ...], int | None]
+"""Scales, zero points and channel axis, as TensorFacts has them."""
+
+
+def read_onnx(content: bytes) -> ArtifactFacts:
+    """What the file holds. Raises UnsupportedError where `content` is damaged or no ONNX file."""
+    model = parse_onnx(content)
+    tensors = {name: _value_facts(name, value) for name, value in _values(model.graph).items()}
+    tensors |= {tensor.name: _constant_facts(tensor) for tensor in model.graph.initializer}
+    for name, found in affine_uses(model).items():
+        if name in tensors:
+            scale, zero_point, axis = found[0]
+            facts = tensors[name]
+            tensors[name] = TensorFacts(
+                name, facts.dtype, facts.shape, facts.is_constant, scale, zero_point, axis, facts.bytes
+            )
+    ops = Counter(node.op_type for node in model.graph.node)
+    inputs = tuple(value.name for value in model.graph.input)
+    outputs = tuple(value.name for value in model.graph.output)
+    return ArtifactFacts("onnx", dict(sorted(ops.items())), tensors, inputs, outputs, len(content))
+
+
+def parse_onnx(content: bytes) -> ModelProto:
+    """The file as protobuf. Raises UnsupportedError where it is damaged or no ONNX file."""
+    model = ModelProto()
+    try:
+        model.ParseFromString(content)
+    except (DecodeError, ValueError) as error:
+        raise _unreadable(f"{len(content)} bytes that are no ONNX file ({error})") from error
+    graph = model.graph
+    if not graph.output or not (graph.node or graph.initializer or graph.input) or not model.opset_import:
+        raise _unreadable(f"{len(content)} bytes without a complete graph")
+    wrong = [tensor.name for tensor in graph.initializer if not _is_complete(tensor)]
+    raise_collected(UnsupportedError, "the ONNX file is damaged; constants of a wrong type or size:", wrong)
+    return model
+
+
+def _unreadable(why: str) -> UnsupportedError:
+    return UnsupportedError(f"the ONNX file cannot be read: {why}", hint="export the model again")
+
+
+def _is_complete(tensor: TensorProto) -> bool:
+    dtype = element_dtype(tensor.data_type)
+    if dtype is None or tensor.data_location == TensorProto.EXTERNAL:
+        return False
+    if tensor.HasField("raw_data"):
+        return bool(len(tensor.raw_data) == prod(tensor.dims) * dtype.bytes)
+    try:
+        return bool(numpy_helper.to_array(tensor).size == prod(tensor.dims))
+    except (ValueError, TypeError):
+        return False
+
+
+def element_dtype(element: int) -> DType | None:
+    """The element type that ONNX numbers `element`, if the graph knows it."""
+    try:
+        return DType(helper.tensor_dtype_to_np_dtype(element).name)
+    except (KeyError, ValueError):
+        return None
+
+
+def values_of(tensor: TensorProto) -> np.ndarray:
+    """The values of an initializer."""
+    return numpy_helper.to_array(tensor)
+
+
+def _values(graph: GraphProto) -> dict[str, ValueInfoProto]:
+    return {value.name: value for values in (graph.input, graph.value_info, graph.output) for value in values}
+
+
+def _value_facts(name: str, value: ValueInfoProto) -> TensorFacts:
+    dtype = element_dtype(value.type.tensor_type.elem_type)
+    if dtype is None:
+        raise _unreadable(f"tensor {name!r} is of a type the toolchain does not know")
+    dims = value.type.tensor_type.shape.dim
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims)
+    return TensorFacts(name, dtype, shape, is_constant=False)
+
+
+def _constant_facts(tensor: TensorProto) -> TensorFacts:
+    dtype = element_dtype(tensor.data_type)
+    assert dtype is not None
+    shape = tuple(tensor.dims)
+    return TensorFacts(tensor.name, dtype, shape, is_constant=True, bytes=prod(shape) * dtype.bytes)
+
+
+def affine_uses(model: ModelProto) -> dict[str, list[Affine]]:
+    """Every different parameter that an integer tensor is made, read or described with."""
+    uses: dict[str, list[Affine]] = {}
+    for name, found in (*_converted(model.graph), *_described(model)):
+        known = uses.setdefault(name, [])
+        if found not in known:
+            known.append(found)
+    return uses
+
+
+def _converted(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) >= 2 and node.output:
+            tensor = node.output[0] if node.op_type == "QuantizeLinear" else node.input[0]
+            scale = constants.get(node.input[1])
+            zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
+            if scale is not None:
+                yield tensor, _affine(scale, zero_point, _axis(node))
+
+
+def _described(model: ModelProto) -> Iterator[tuple[str, Affine]]:
+    """From the metadata, which holds `name/scale` and `name/zero_point`."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    for key, text in entries.items():
+        name, _, kind = key.rpartition("/")
+        if kind == "scale" and f"{name}/zero_point" in entries:
+            try:
+                yield name, ((float(text),), (int(entries[f"{name}/zero_point"]),), None)
+            except ValueError as error:
+                raise _unreadable(f"its metadata give {name!r} no scale: {error}") from error
+
+
+def _axis(node: NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+
+
+def _affine(scale: TensorProto, zero_point: TensorProto | None, axis: int) -> Affine:
+    values = values_of(scale)
+    zeros = np.zeros(values.shape, np.int32) if zero_point is None else values_of(zero_point)
+    if values.dtype.kind != "f" or zeros.dtype.kind not in "iu":
+        raise _unreadable(f"{scale.name!r} is no scale, or its zero point no integer")
+    return tuple(values.ravel().tolist()), tuple(zeros.ravel().tolist()), axis if scale.dims else None

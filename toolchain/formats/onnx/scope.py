@@ -1,0 +1,191 @@
+"""What a lowering rule writes to: the nodes and initializers of one ONNX graph, in order.
+
+A quantized tensor is stored as integers under the graph's own name. An op between quantized tensors is
+written in QDQ form, as the ONNX operators define it,
+
+    q_out = QuantizeLinear(op(DequantizeLinear(q_in, scale, zero_point), ...), scale, zero_point)
+
+which onnxruntime executes as one integer kernel. Auxiliary tensors are named `tensor/suffix`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from toolchain.graph import WEIGHTED, DType, Graph
+from toolchain.quantization import AffineParams, QuantizedGraph
+
+UINT8_SHIFT = 128
+"""What is added to int8 integers and zero points where a file stores them as uint8."""
+
+ELEMENT_TYPES = {dtype: helper.np_dtype_to_tensor_dtype(dtype.numpy) for dtype in DType}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the file: integers of `params` as the file stores them, or float where there are none."""
+
+    name: str
+    params: AffineParams | None = None
+
+
+@dataclass
+class Scope:
+    """An ONNX graph being written. `stored` gives every graph tensor its tensor in the file."""
+
+    graph: Graph
+    stored: Mapping[str, Tensor]
+    integers: Mapping[str, np.ndarray]
+    opset: int
+    nodes: list[NodeProto] = field(default_factory=list)
+    initializers: dict[str, TensorProto] = field(default_factory=dict)
+    _real: dict[str, str] = field(default_factory=dict)
+    _auxiliary_names: dict[str, str] = field(default_factory=dict)
+    _tensor_names: set[str] = field(default_factory=set)
+    _node_names: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._tensor_names = set(self.graph.types) | {tensor.name for tensor in self.stored.values()}
+
+    def tensor(self, name: str) -> Tensor:
+        """The file's tensor for the graph's tensor `name`; a constant is stored when first asked for."""
+        tensor = self.stored[name]
+        if self.graph.is_constant(name) and tensor.name not in self.initializers:
+            self.initializers[tensor.name] = to_proto(tensor.name, self._stored_values(name, tensor))
+        return tensor
+
+    def _stored_values(self, name: str, tensor: Tensor) -> np.ndarray:
+        if tensor.params is None:
+            return self.graph.constants[name]
+        return shift_integers(self.integers[name], tensor.params.dtype)
+
+    def auxiliary(self, of: str, suffix: str, params: AffineParams | None = None) -> Tensor:
+        """A new tensor named after the graph's tensor `of`."""
+        return Tensor(_claim(f"{of}/{suffix}", self._tensor_names), params)
+
+    def real(self, tensor: Tensor) -> str:
+        """Name of the float tensor that holds the values of `tensor`."""
+        if tensor.params is None:
+            return tensor.name
+        if tensor.name not in self._real:
+            self._real[tensor.name] = self.auxiliary(tensor.name, "real").name
+            self.dequantize(tensor, self._real[tensor.name])
+        return self._real[tensor.name]
+
+    def dequantize(self, tensor: Tensor, real: str) -> None:
+        """Write the node that makes the float tensor `real` from the integers of `tensor`."""
+        assert tensor.params is not None
+        axis: dict[str, Any] = {} if tensor.params.axis is None else {"axis": tensor.params.axis}
+        self.emit("DequantizeLinear", [tensor.name, *self._affine_names(tensor)], real, **axis)
+
+    def quantize(self, real: str, tensor: Tensor) -> None:
+        """Write the node that makes the integers of `tensor` from the float tensor `real`."""
+        self.emit("QuantizeLinear", [real, *self._affine_names(tensor)], tensor.name)
+
+    def is_converted(self, tensor: Tensor) -> bool:
+        """Whether a QuantizeLinear or DequantizeLinear tells the scale of `tensor`."""
+        return f"{tensor.name}/scale" in self._auxiliary_names
+
+    def _affine_names(self, tensor: Tensor) -> list[str]:
+        """Names of scale and zero point; an int32 bias has none, as it is always zero."""
+        assert tensor.params is not None
+        names = [self.store(f"{tensor.name}/scale", tensor.params.scale)]
+        if tensor.params.dtype is not DType.INT32:
+            zero_point = tensor.params.zero_point.astype(tensor.params.dtype.numpy)
+            names.append(self.store(f"{tensor.name}/zero_point", zero_point))
+        return names
+
+    def store(self, name: str, values: np.ndarray) -> str:
+        """Store an auxiliary constant as `name`, once; returns the name it got."""
+        if name not in self._auxiliary_names:
+            unique = self._auxiliary_names[name] = _claim(name, self._tensor_names)
+            self.initializers[unique] = to_proto(unique, values)
+        return self._auxiliary_names[name]
+
+    def store_axis_values(self, name: str, values: Iterable[int]) -> str:
+        """Store a shape, axes or other list of int64."""
+        return self.store(name, np.asarray(tuple(values), np.int64))
+
+    def apply(
+        self,
+        op_type: str,
+        inputs: Sequence[Tensor | str],
+        result: Tensor,
+        *,
+        name: str = "",
+        **attributes: Any,
+    ) -> None:
+        """Write `result = op(inputs)` on real values, in QDQ form where the tensors are integers.
+
+        A plain name among `inputs` is an auxiliary constant.
+        """
+        reals = [given if isinstance(given, str) else self.real(given) for given in inputs]
+        if result.params is None:
+            self.emit(op_type, reals, result.name, name=name, **attributes)
+        else:
+            real = self.auxiliary(result.name, "unrounded").name
+            self.emit(op_type, reals, real, name=name, **attributes)
+            self.quantize(real, result)
+
+    def emit(
+        self, op_type: str, inputs: Sequence[str], output: str, *, name: str = "", **attributes: Any
+    ) -> None:
+        """Write one node as it is, named `name` or after its output."""
+        unique = _claim(name or f"{output}/{op_type}", self._node_names)
+        self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=unique, **attributes))
+
+
+def store_params(
+    model: QuantizedGraph, activation_dtype: DType, renamed: Mapping[str, str]
+) -> dict[str, Tensor]:
+    """The file's tensor for every tensor of `model`.
+
+    Activations take `activation_dtype`, and so do constants of binary ops, whose kernels want both operands
+    alike.
+    """
+    signed = {name for node in model.graph.nodes if node.op in WEIGHTED for name in node.inputs[1:]}
+    stored = {}
+    for name in model.graph.types:
+        params = model.params.get(name)
+        if params is not None and name not in signed and params.dtype is DType.INT8:
+            params = shift_params(params, activation_dtype)
+        stored[name] = Tensor(renamed.get(name, name), params)
+    return stored
+
+
+def shift_params(params: AffineParams, dtype: DType) -> AffineParams:
+    """int8 `params` as a file that stores `dtype` has them: the same real values."""
+    if dtype is params.dtype:
+        return params
+    q_min, q_max = params.q_min + UINT8_SHIFT, params.q_max + UINT8_SHIFT
+    return replace(params, dtype=dtype, zero_point=params.zero_point + UINT8_SHIFT, q_min=q_min, q_max=q_max)
+
+
+def shift_integers(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """int8 to uint8 (+128) or back (-128), which flips the top bit; unchanged where of `dtype` already."""
+    if {DType.of(values), dtype} != {DType.INT8, DType.UINT8}:
+        return values
+    flipped: np.ndarray = (np.asarray(values).view(np.uint8) ^ np.uint8(UINT8_SHIFT)).view(dtype.numpy)
+    return flipped
+
+
+def to_proto(name: str, values: np.ndarray) -> TensorProto:
+    """An initializer; the values are copied once."""
+    little_endian = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    element = ELEMENT_TYPES[DType.of(values)]
+    return TensorProto(name=name, data_type=element, dims=values.shape, raw_data=little_endian.tobytes())
+
+
+def _claim(wanted: str, taken: set[str]) -> str:
+    """`wanted`, or `wanted_1`, `wanted_2`, ... whichever is free; taken from now on."""
+    name, count = wanted, 0
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    taken.add(name)
+    return name

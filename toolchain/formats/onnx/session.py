@@ -1,0 +1,50 @@
+"""An onnxruntime session on the CPU whose results are those of the specification on every machine.
+
+On x86-64 without VNNI, products of uint8 and int8 are summed by instructions that saturate at 16 bits. There
+an option of the session makes int8 weights uint8, whose kernels do not saturate. It is not asked for
+elsewhere: with int8 activations onnxruntime has no kernel for such weights.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from toolchain.errors import UnsupportedError
+
+_ERRORS_ONLY = 3
+
+
+def load_session(content: bytes, threads: int, *, unsigned: bool, optimized_path: Path | None = None) -> Any:
+    """The session. `unsigned`: activations are uint8; `optimized_path`: where the optimized graph is saved.
+
+    Raises UnsupportedError where onnxruntime does not take the file.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    if unsigned and _saturates():
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if optimized_path is not None:
+        options.optimized_model_filepath = str(optimized_path)
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no root of their own
+        reason = str(error).strip().partition("\n")[0]
+        raise UnsupportedError(f"onnxruntime cannot load the file: {reason}") from error
+
+
+@cache
+def _saturates() -> bool:
+    """Whether this is an x86-64 without VNNI, as far as the system tells."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    try:
+        return "vnni" not in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False

@@ -1,0 +1,18 @@
+"""TFLite: write a graph, read the file back, check it, run it."""
+
+from toolchain.formats.tflite.check import check_tflite
+from toolchain.formats.tflite.layout import Layout
+from toolchain.formats.tflite.lowering import TFLITE_LOWERINGS
+from toolchain.formats.tflite.reader import layouts, read_tflite
+from toolchain.formats.tflite.runner import TfliteRunner
+from toolchain.formats.tflite.writer import write_tflite
+
+__all__ = [
+    "TFLITE_LOWERINGS",
+    "Layout",
+    "TfliteRunner",
+    "check_tflite",
+    "layouts",
+    "read_tflite",
+    "write_tflite",
+]

@@ -1,0 +1,167 @@
+"""Whether a TFLite file holds what the graph asked for: types, shapes, scales, zero points, axes, integers.
+
+What is compared was read from the bytes, and brought back to torch's layout by what the operators that read a
+constant do with it, not by what the writer did. A finding is one line; a sound file has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from toolchain.formats.artifact import TensorFacts
+from toolchain.formats.tflite.layout import Flattened, Layout, identity
+from toolchain.formats.tflite.parse import Operator, ParsedModel, parse
+from toolchain.formats.tflite.reader import activation_layouts
+from toolchain.graph import Graph
+from toolchain.quantization import AffineParams, QuantizedGraph
+
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+
+
+def check_tflite(content: bytes, model: Graph | QuantizedGraph) -> list[str]:
+    """Everything in which the file differs from `model`, one line each.
+
+    Raises OptionError where `content` is damaged or no TFLite file, UnsupportedError where it is beyond the
+    toolchain.
+    """
+    quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
+    file = _File.of(parse(content))
+    return [
+        *_check_ends(file, quantized),
+        *_check_activations(file, quantized),
+        *_check_constants(file, quantized),
+        *_check_leftovers(file, quantized),
+    ]
+
+
+@dataclass(frozen=True)
+class _File:
+    model: ParsedModel
+    by_name: Mapping[str, int]
+    layouts: Mapping[str, Layout]
+
+    @classmethod
+    def of(cls, model: ParsedModel) -> _File:
+        by_name = {facts.name: index for index, facts in enumerate(model.tensors)}
+        return cls(model, by_name, activation_layouts(model))
+
+    def find(self, name: str) -> TensorFacts | None:
+        """The tensor that holds the graph's tensor `name`."""
+        index = self.by_name.get(self.model.mapped.aliases.get(name, name))
+        return None if index is None else self.model.tensors[index]
+
+    def layout_at(self, index: int) -> Layout:
+        facts = self.model.tensors[index]
+        return self.layouts.get(facts.name) or identity(len(facts.shape))
+
+
+def _check_ends(file: _File, model: QuantizedGraph) -> Iterator[str]:
+    wanted = (
+        ("inputs", file.model.inputs, model.graph.input_names),
+        ("outputs", file.model.outputs, model.graph.outputs),
+    )
+    for kind, found, names in wanted:
+        if [name for name, _ in found] != list(names):
+            yield f"{kind} are {[name for name, _ in found]}, not {list(names)}"
+
+
+def _check_activations(file: _File, model: QuantizedGraph) -> Iterator[str]:
+    for name in model.graph.activations:
+        facts, kind, params = file.find(name), model.graph.types[name], model.params.get(name)
+        if facts is None or len(facts.shape) != kind.rank:
+            yield f"{name}: {'the tensor is missing' if facts is None else f'is of rank {len(facts.shape)}'}"
+            continue
+        shape = file.layouts[name].shape(kind.shape)
+        dtype = params.dtype if params else kind.dtype
+        if (facts.dtype, facts.shape) != (dtype, shape):
+            yield f"{name}: is {facts.dtype}{list(facts.shape)}, not {dtype}{list(shape)}"
+        yield from _check_params(name, facts, params, None)
+
+
+def _check_params(
+    name: str, facts: TensorFacts, params: AffineParams | None, axis: int | None
+) -> Iterator[str]:
+    if params is None:
+        if facts.scale:
+            yield f"{name}: has a scale, but is not quantized"
+        return
+    scale, zero_point = params.scale.reshape(-1), params.zero_point.reshape(-1)
+    if not np.array_equal(np.asarray(facts.scale, np.float32), scale):
+        yield f"{name}: scale is {list(facts.scale)[:4]}, not {scale.tolist()[:4]}"
+    elif not np.array_equal(np.asarray(facts.zero_point, np.int64), zero_point):
+        yield f"{name}: zero point is {list(facts.zero_point)[:4]}, not {zero_point.tolist()[:4]}"
+    elif len(scale) > 1 and facts.axis != axis:
+        yield f"{name}: channel axis is {facts.axis}, not {axis}"
+
+
+def _check_constants(file: _File, model: QuantizedGraph) -> Iterator[str]:
+    """Every constant of the graph wherever it is read; one read in two layouts is in the file twice."""
+    missing = set(model.graph.constants)
+    for operator in file.model.operators:
+        for position, index in enumerate(operator.inputs):
+            name = None if index not in file.model.values else _constant_name(file, index, model)
+            if name is not None:
+                missing.discard(name)
+                yield from _check_constant(file, operator, position, name, model)
+    # a batch norm that is left is written as its multiplier and offset
+    written = {name for node in model.graph.nodes for name in node.inputs if node.op.value != "batch_norm"}
+    yield from (f"{name}: the constant is missing" for name in sorted(missing & written))
+
+
+def _constant_name(file: _File, index: int, model: QuantizedGraph) -> str | None:
+    """The graph's name of a constant; its second copy carries a number."""
+    name = file.model.tensors[index].name
+    if name in model.graph.constants:
+        return name
+    stem, _, number = name.rpartition("_")
+    return stem if number.isdigit() and stem in model.graph.constants else None
+
+
+def _check_constant(
+    file: _File, operator: Operator, position: int, name: str, model: QuantizedGraph
+) -> Iterator[str]:
+    index = operator.inputs[position]
+    layout = _constant_layout(file, operator, position)
+    params = model.params.get(name)
+    wanted = model.integers[name] if params else model.graph.constants[name]
+    axis = layout.axis(params.axis) if params and params.axis is not None else None
+    yield from _check_params(name, file.model.tensors[index], params, axis)
+    found = file.model.values[index]
+    if found.dtype != wanted.dtype or found.size != wanted.size or not layout.fits(found.shape):
+        yield f"{name}: is {found.dtype}{list(found.shape)}, not {wanted.dtype}{list(wanted.shape)}"
+        return
+    values = layout.to_logical(found).reshape(wanted.shape)
+    if not np.array_equal(values, wanted):
+        yield f"{name}: {np.count_nonzero(values != wanted)} of {wanted.size} values differ"
+
+
+def _constant_layout(file: _File, operator: Operator, position: int) -> Layout:
+    """How the operator reads its constant, as a layout of the graph's."""
+    shape = file.model.tensors[operator.inputs[position]].shape
+    if operator.name == "CONV_2D" and position == 1:
+        return Layout((0, 2, 3, 1))
+    if operator.name == "DEPTHWISE_CONV_2D" and position == 1:
+        return Layout((1, 2, 3, 0))
+    if operator.name == "FULLY_CONNECTED" and position == 1:
+        columns = file.layout_at(operator.inputs[0]).flattened
+        return Layout((0, 1), columns and Flattened(1, columns.shape, columns.order))
+    if len(shape) == len(file.model.tensors[operator.outputs[0]].shape):
+        layout = file.layout_at(operator.outputs[0])
+        return layout.fitted([shape[layout.axis(axis)] for axis in range(layout.rank)])
+    return identity(len(shape))
+
+
+def _check_leftovers(file: _File, model: QuantizedGraph) -> Iterator[str]:
+    """Float tensors and conversions in a quantized file, but at in- and outputs."""
+    if not model.params:
+        return
+    ends = {index for _, index in (*file.model.inputs, *file.model.outputs)}
+    for index, facts in enumerate(file.model.tensors):
+        if facts.dtype.is_float and index not in ends:
+            yield f"{facts.name}: a float tensor inside the file"
+    for operator in file.model.operators:
+        if operator.name in _CONVERSIONS and not ends & {*operator.inputs, *operator.outputs}:
+            yield f"{file.model.tensors[operator.outputs[0]].name}: a {operator.name} inside the file"

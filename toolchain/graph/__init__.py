@@ -1,0 +1,28 @@
+"""The neutral graph: types, ops, shape rules, folding, cost, text form. Knows nothing of torch or of any file format."""
+
+from toolchain.graph.fold import fold, fold_structure
+from toolchain.graph.graph import Graph, Node, subgraph, sweep, unsupported
+from toolchain.graph.ops import WEIGHTED, Op
+from toolchain.graph.structure import Codebook, Structure
+from toolchain.graph.text import format_graph, parse_graph
+from toolchain.graph.types import DType, Source, TensorType, Value
+
+__all__ = [
+    "WEIGHTED",
+    "Codebook",
+    "DType",
+    "Graph",
+    "Node",
+    "Op",
+    "Source",
+    "Structure",
+    "TensorType",
+    "Value",
+    "fold",
+    "fold_structure",
+    "format_graph",
+    "parse_graph",
+    "subgraph",
+    "sweep",
+    "unsupported",
+]

@@ -1,0 +1,59 @@
+"""A graph as plain values (for JSON) and arrays (for safetensors), and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from toolchain.graph.graph import Graph, Node
+from toolchain.graph.ops import Op
+from toolchain.graph.structure import Codebook, Structure
+from toolchain.graph.types import Attribute, DType, Source, TensorType, Value
+
+
+def graph_to_plain(graph: Graph) -> dict[str, Any]:
+    """Everything but the constants' values, as JSON takes it."""
+    return {
+        "inputs": [[v.name, v.type.dtype.value, list(v.type.shape)] for v in graph.inputs],
+        "outputs": list(graph.outputs),
+        "constants": list(graph.constants),
+        "nodes": [_node_to_plain(node) for node in graph.nodes],
+    }
+
+
+def graph_from_plain(plain: Mapping[str, Any], constants: Mapping[str, np.ndarray]) -> Graph:
+    inputs = tuple(Value(name, TensorType(DType(dtype), tuple(shape))) for name, dtype, shape in plain["inputs"])
+    nodes = tuple(_node_from_plain(node) for node in plain["nodes"])
+    return Graph(inputs, tuple(plain["outputs"]), nodes, {name: constants[name] for name in plain["constants"]})
+
+
+def _node_to_plain(node: Node) -> dict[str, Any]:
+    return {
+        "op": node.op.value,
+        "name": node.name,
+        "inputs": list(node.inputs),
+        "outputs": list(node.outputs),
+        "attributes": {k: list(v) if isinstance(v, tuple) else v for k, v in node.attributes.items()},
+        "source": [node.source.module, node.source.file, node.source.line],
+    }
+
+
+def _node_from_plain(plain: Mapping[str, Any]) -> Node:
+    attributes: dict[str, Attribute] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["attributes"].items()}
+    inputs, outputs = tuple(plain["inputs"]), tuple(plain["outputs"])
+    return Node(Op(plain["op"]), plain["name"], inputs, outputs, attributes, Source(*plain["source"]))
+
+
+def structure_to_arrays(structure: Structure) -> dict[str, np.ndarray]:
+    arrays = {f"mask/{name}": mask for name, mask in structure.masks.items()}
+    for name, book in structure.codebooks.items():
+        arrays |= {f"codebook/{name}": book.values, f"index/{name}": book.indices}
+    return arrays
+
+
+def structure_from_arrays(arrays: Mapping[str, np.ndarray]) -> Structure:
+    masks = {name[5:]: array for name, array in arrays.items() if name.startswith("mask/")}
+    books = {n[9:]: Codebook(a, arrays[f"index/{n[9:]}"]) for n, a in arrays.items() if n.startswith("codebook/")}
+    return Structure(masks, books)

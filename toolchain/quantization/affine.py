@@ -1,0 +1,129 @@
+"""The affine arithmetic, written once for every stage and writer (Jacob et al., arXiv 1712.05877, equation 1):
+
+    real = scale (q - zero_point),      q = clip(round(real / scale) + zero_point, q_min, q_max)
+
+Rounding is to nearest, ties to even. Scales are float32, as both file formats store them; parameters along a channel
+axis are vectors `(C,)`, per-tensor parameters are of shape `()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from toolchain.graph.types import DType
+
+_TINY = float(np.finfo(np.float32).tiny)
+
+
+@dataclass(frozen=True)
+class AffineParams:
+    """Scale and zero point of one tensor; `axis` is the channel axis, `None` per tensor.
+
+    `q_min` and `q_max` bound the integers: the dtype's whole range, but -127 and 127 for symmetric int8 weights.
+    """
+
+    dtype: DType
+    scale: np.ndarray
+    zero_point: np.ndarray
+    axis: int | None = None
+    q_min: int = -128
+    q_max: int = 127
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", np.asarray(self.scale, np.float32))
+        object.__setattr__(self, "zero_point", np.broadcast_to(np.asarray(self.zero_point, np.int64), self.scale.shape))
+        if not np.all((self.scale > 0) & np.isfinite(self.scale)):
+            raise ValueError(f"scales must be positive and finite, got {self.scale}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AffineParams) and self.to_plain() == other.to_plain()
+
+    def __hash__(self) -> int:
+        return hash((self.dtype, self.axis, self.scale.tobytes(), self.zero_point.tobytes()))
+
+    @property
+    def step(self) -> float:
+        """The largest step between neighbouring representable values."""
+        return float(self.scale.max())
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest representable real value of a per-tensor parameter."""
+        scale, zero = float(self.scale.max()), int(self.zero_point.flat[0])
+        return scale * (self.q_min - zero), scale * (self.q_max - zero)
+
+    def broadcast(self, values: np.ndarray, rank: int) -> np.ndarray:
+        """`values (C,)` shaped to multiply a tensor of `rank` along the channel axis."""
+        if self.axis is None:
+            return values.reshape(())
+        return values.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "dtype": self.dtype.value,
+            "scale": [float(s) for s in self.scale.flat],
+            "zero_point": [int(z) for z in self.zero_point.flat],
+            "axis": self.axis,
+            "q_min": self.q_min,
+            "q_max": self.q_max,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> AffineParams:
+        shape = () if plain["axis"] is None else (-1,)
+        scale = np.asarray(plain["scale"], np.float32).reshape(shape)
+        zero = np.asarray(plain["zero_point"], np.int64).reshape(shape)
+        return cls(DType(plain["dtype"]), scale, zero, plain["axis"], plain["q_min"], plain["q_max"])
+
+
+def quantize(real: np.ndarray, params: AffineParams) -> np.ndarray:
+    """Integers of `params.dtype` nearest to `real`, saturated to the parameter's bounds."""
+    scale = params.broadcast(params.scale, real.ndim).astype(np.float64)
+    zero = params.broadcast(params.zero_point, real.ndim)
+    q = np.rint(real.astype(np.float64) / scale) + zero
+    integers: np.ndarray = np.clip(q, params.q_min, params.q_max).astype(params.dtype.numpy)
+    return integers
+
+
+def dequantize(q: np.ndarray, params: AffineParams) -> np.ndarray:
+    """float32 values of integers."""
+    scale = params.broadcast(params.scale, q.ndim)
+    zero = params.broadcast(params.zero_point, q.ndim)
+    real: np.ndarray = ((q.astype(np.int64) - zero) * scale.astype(np.float64)).astype(np.float32)
+    return real
+
+
+def asymmetric_params(low: float, high: float, dtype: DType = DType.INT8) -> AffineParams:
+    """Per-tensor parameters whose range covers `[low, high]` and represents zero exactly.
+
+    `scale = (high - low) / (q_max - q_min)` after both ends are moved to include 0; `zero_point = round(q_min - low /
+    scale)`, which is `q_min` exactly where `low` is 0, so that a rectified tensor needs no clipping of its own.
+    """
+    q_min, q_max = _bounds(dtype)
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32(max((high - low) / (q_max - q_min), _TINY)) if high > low else np.float32(1.0)
+    zero = int(np.clip(np.rint(q_min - low / float(scale)), q_min, q_max))
+    return AffineParams(dtype, np.asarray(scale), np.asarray(zero), None, q_min, q_max)
+
+
+def symmetric_params(bound: np.ndarray, dtype: DType = DType.INT8, axis: int | None = None) -> AffineParams:
+    """Parameters with zero point 0 for values within `±bound`; the lowest integer is never used (int8: -128)."""
+    _, q_max = _bounds(dtype)
+    scale = np.maximum(np.asarray(bound, np.float64) / q_max, _TINY).astype(np.float32)
+    scale = np.where(np.asarray(bound) > 0, scale, np.float32(1.0))
+    return AffineParams(dtype, scale, np.zeros_like(scale, np.int64), axis, -q_max, q_max)
+
+
+def bias_params(source: AffineParams, weight: AffineParams) -> AffineParams:
+    """int32 at scale `s_in * s_w`, zero point 0: what the accumulator holds."""
+    scale = source.scale.reshape(()) * weight.scale
+    low, high = _bounds(DType.INT32)
+    return AffineParams(DType.INT32, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high)
+
+
+def _bounds(dtype: DType) -> tuple[int, int]:
+    limits = np.iinfo(dtype.numpy)
+    return int(limits.min), int(limits.max)

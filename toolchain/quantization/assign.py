@@ -1,0 +1,149 @@
+"""From observed ranges to the affine parameters of every tensor of a folded graph.
+
+Tensors that an op only moves or selects from (`Kind.SHARED`) form groups with one range, the union of their members'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from toolchain.graph import WEIGHTED, DType, Graph, Node, Structure, unsupported
+from toolchain.graph.graph import unique_name
+from toolchain.quantization.affine import AffineParams, asymmetric_params, bias_params, symmetric_params
+from toolchain.quantization.quantized import QuantizedGraph
+from toolchain.quantization.rules import QUANTIZATION_RULES, Kind
+from toolchain.quantization.scheme import Granularity, Scheme
+
+_BIAS_HEADROOM = 2.0**30  # half of int32: the other half is for the products the bias is added to
+_SCALE_SPREAD = 2.0**-20  # a channel smaller than this beside its tensor's largest is rounded to zero
+
+
+def assign_params(
+    graph: Graph, ranges: Mapping[str, tuple[float, float]], scheme: Scheme, structure: Structure | None = None
+) -> QuantizedGraph:
+    """Give every tensor of the folded `graph` its parameters.
+
+    `ranges` holds (low, high) for every activation. A weight with a codebook is quantized per tensor, so that its k
+    values stay k values. Raises UnsupportedError listing an op without integer kernel or a clash of fixed parameters.
+    """
+    structure = structure or Structure()
+    graph = _untie_biases(graph)
+    params = _activation_params(graph, ranges, scheme)
+    for node in graph.nodes:
+        if node.op in WEIGHTED:
+            params |= _weight_params(graph, node, params[node.inputs[0]], scheme, structure)
+        else:
+            for name in node.inputs:
+                if graph.is_constant(name) and name not in params:
+                    params[name] = _activation(*_extent(graph.constants[name]), scheme)
+    return QuantizedGraph(graph, params)
+
+
+def shared_groups(graph: Graph) -> dict[str, str]:
+    """Activation -> representative of the tensors that must carry the same parameters (union-find)."""
+    parent = {name: name for name in graph.activations}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    for node in graph.nodes:
+        if QUANTIZATION_RULES[node.op].kind is Kind.SHARED:
+            for name in (*node.inputs, *node.outputs):
+                parent[root(name)] = root(node.inputs[0])
+    return {name: root(name) for name in graph.activations}
+
+
+def _activation_params(
+    graph: Graph, ranges: Mapping[str, tuple[float, float]], scheme: Scheme
+) -> dict[str, AffineParams]:
+    groups = shared_groups(graph)
+    fixed = _fixed_params(graph, groups, scheme)
+    merged: dict[str, tuple[float, float]] = {}
+    for name, group in groups.items():
+        low, high = ranges[name]
+        before = merged.get(group, (low, high))
+        merged[group] = (min(before[0], low), max(before[1], high))
+    made = {group: fixed.get(group) or _activation(*extent, scheme) for group, extent in merged.items()}
+    return {name: made[group] for name, group in groups.items()}
+
+
+def _fixed_params(graph: Graph, groups: Mapping[str, str], scheme: Scheme) -> dict[str, AffineParams]:
+    fixed: dict[str, AffineParams] = {}
+    for node in graph.nodes:
+        rule = QUANTIZATION_RULES[node.op]
+        if rule.kind is Kind.FLOAT:
+            raise unsupported(node, "has no integer kernel", "fold it into a convolution or linear layer before it")
+        if rule.kind is Kind.FIXED:
+            wanted = AffineParams(DType.INT8, np.asarray(rule.scale), np.asarray(rule.zero_point))
+            group = groups[node.output]
+            if fixed.setdefault(group, wanted) != wanted:
+                raise unsupported(node, "shares its scale with a tensor of another fixed scale", "concatenate earlier")
+    return fixed
+
+
+def _activation(low: float, high: float, scheme: Scheme) -> AffineParams:
+    if not scheme.activation_symmetric:
+        return asymmetric_params(low, high, scheme.activation_dtype)
+    params = symmetric_params(np.asarray(max(abs(low), abs(high))), scheme.activation_dtype)
+    return replace(params, q_min=params.q_min - 1)
+
+
+def refit_weights(graph: Graph, params: Mapping[str, AffineParams]) -> QuantizedGraph:
+    """The same parameters for activations, new ones for weights and biases whose values have changed."""
+    fitted = dict(params)
+    for node in graph.nodes:
+        if node.op in WEIGHTED and node.inputs[1] in params:
+            granularity = Granularity.PER_TENSOR if params[node.inputs[1]].axis is None else Granularity.PER_CHANNEL
+            fitted |= _fit(graph, node, params[node.inputs[0]], granularity, params[node.inputs[1]].dtype)
+    return QuantizedGraph(graph, fitted)
+
+
+def _weight_params(
+    graph: Graph, node: Node, source: AffineParams, scheme: Scheme, structure: Structure
+) -> dict[str, AffineParams]:
+    granularity = Granularity.PER_TENSOR if node.inputs[1] in structure.codebooks else scheme.granularity(node.op)
+    return _fit(graph, node, source, granularity, scheme.weight_dtype)
+
+
+def _fit(
+    graph: Graph, node: Node, source: AffineParams, granularity: Granularity, dtype: DType
+) -> dict[str, AffineParams]:
+    _, weight_name, *bias_names = node.inputs
+    weight = graph.constants[weight_name]
+    bound = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
+    bound = np.maximum(bound, bound.max() * _SCALE_SPREAD)
+    for name in bias_names:
+        bias = np.abs(graph.constants[name].astype(np.float64))
+        bound = np.maximum(bound, bias * 127 / (source.step * _BIAS_HEADROOM))
+    if granularity is Granularity.PER_TENSOR:
+        params = symmetric_params(bound.max(), dtype)
+    else:
+        params = symmetric_params(bound, dtype, axis=0)
+    return {weight_name: params} | {name: bias_params(source, params) for name in bias_names}
+
+
+def _extent(constant: np.ndarray) -> tuple[float, float]:
+    return float(constant.min()), float(constant.max())
+
+
+def _untie_biases(graph: Graph) -> Graph:
+    """A bias read by several nodes becomes one bias a node: its integers depend on the node's input scale."""
+    constants = dict(graph.constants)
+    seen: set[str] = set()
+    nodes = []
+    for node in graph.nodes:
+        if node.op in WEIGHTED and len(node.inputs) == 3:
+            if node.inputs[2] in seen:
+                name = unique_name(node.inputs[2], constants)
+                constants[name] = constants[node.inputs[2]]
+                node = replace(node, inputs=(*node.inputs[:2], name))
+            seen.add(node.inputs[2])
+        nodes.append(node)
+    return graph.with_nodes(nodes, constants)
+
+

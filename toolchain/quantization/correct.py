@@ -1,0 +1,40 @@
+"""Bias correction: what rounding the weights shifts on average is taken out of the bias.
+
+Rounding changes a layer's result by `(W_q - W) x`, whose mean over the samples is `(W_q - W) E[x]`; the corrected bias
+is `b - (W_q - W) E[x]` (Nagel et al., Data-Free Quantization, arXiv 1906.04721, section 4.2, with E[x] measured per
+channel in the calibration pass instead of derived from batch-norm statistics). Costs no further pass over the samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from toolchain.graph import WEIGHTED, Node, Op
+from toolchain.quantization.affine import dequantize
+from toolchain.quantization.quantized import QuantizedGraph
+
+
+def correct_biases(model: QuantizedGraph, means: Mapping[str, np.ndarray]) -> QuantizedGraph:
+    """`model` with corrected biases; `means` holds E[x] `(C,)` of each activation. Layers without a bias stay."""
+    changed = {}
+    for node in model.graph.nodes:
+        if node.op in WEIGHTED and len(node.inputs) == 3 and node.inputs[0] in means:
+            bias = model.graph.constants[node.inputs[2]].astype(np.float64)
+            shift = _mean_shift(model, node, means[node.inputs[0]])
+            changed[node.inputs[2]] = (bias - shift).astype(np.float32)
+    return model.with_constants(changed)
+
+
+def _mean_shift(model: QuantizedGraph, node: Node, mean: np.ndarray) -> np.ndarray:
+    """Mean of `(W_q - W) x` per output channel `(C_out,)`."""
+    name = node.inputs[1]
+    rounded = dequantize(model.integers[name], model.params[name])
+    error = (rounded.astype(np.float64) - model.graph.constants[name]).reshape(*rounded.shape[:2], -1).sum(-1)
+    if node.op is Op.DEPTHWISE_CONV2D:
+        shift: np.ndarray = error[:, 0] * np.repeat(mean, len(error) // len(mean))
+        return shift
+    groups = node["groups"] if node.op is Op.CONV2D else 1
+    parts = zip(np.split(error, groups), np.split(mean, groups), strict=True)
+    return np.concatenate([part @ channels for part, channels in parts])

@@ -1,0 +1,113 @@
+"""Float against deployed, a line a measure: what the terminal's table and the page's first panel both show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from toolchain.report.plain import ratio
+from toolchain.report.units import (
+    NOT_MEASURED,
+    format_bytes,
+    format_change,
+    format_count,
+    format_db,
+    format_ms,
+    format_score,
+    format_share,
+)
+
+Facts: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One line. `before` and `after` are the numbers behind the texts where a bar can be drawn of them."""
+
+    label: str
+    before_text: str
+    after_text: str
+    change: str = ""
+    better: bool | None = None
+    before: float | None = None
+    after: float | None = None
+    group: str = ""
+
+
+def measures(facts: Facts) -> list[Measure]:
+    """Size of each file, accuracy or agreement, latency in each runtime, arithmetic and memory."""
+    return [*_sizes(facts), *_quality(facts), *_latencies(facts), *_costs(facts)]
+
+
+def deployed(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Files or runtime results of the quantized model; of the float one where nothing was quantized."""
+    return [row for row in rows if not row["is_float"]] or list(rows)
+
+
+def timed(facts: Facts) -> list[Mapping[str, Any]]:
+    """Runtime results whose latency means something: reference kernels only check the integers."""
+    return [row for row in deployed(facts["runtimes"]) if not is_reference(row)]
+
+
+def is_reference(result: Mapping[str, Any]) -> bool:
+    return str(result["runtime"]).endswith("reference")
+
+
+def _sizes(facts: Facts) -> Iterator[Measure]:
+    for file in deployed(facts["files"]):
+        before, after = file["float_bytes"], file["bytes"]
+        yield _compared(file["name"], before, after, format_bytes, ("smaller", "larger"), "size")
+
+
+def _latencies(facts: Facts) -> Iterator[Measure]:
+    for row in timed(facts):
+        label = f"latency, {row['runtime']}"
+        before, after = row["float_latency_ms"], row["latency_ms"]
+        yield _compared(label, before, after, format_ms, ("faster", "slower"), "latency")
+
+
+def _costs(facts: Facts) -> Iterator[Measure]:
+    before, after = facts["cost"]["float"], facts["cost"]["deployed"]
+    yield _compared("multiply-adds", before["macs"], after["macs"], format_count, ("fewer", "more"), "cost")
+    peak = "peak_activation_bytes"
+    yield _compared(
+        "peak activation memory", before[peak], after[peak], format_bytes, ("smaller", "larger"), "memory"
+    )
+
+
+def _compared(
+    label: str, before: float | None, after: float, text: Any, words: tuple[str, str], group: str
+) -> Measure:
+    times = ratio(before, after)
+    change = format_change(times, *words)
+    better = None if times is None or change == "the same" else times > 1
+    return Measure(label, text(before), text(after), change, better, before, after, group)
+
+
+def _quality(facts: Facts) -> Iterator[Measure]:
+    whole = [row for row in deployed(facts["runtimes"]) if row["samples"] == facts["samples"]]
+    name, before = facts["score_name"], facts["float_score"]
+    scores = [row["score"] for row in whole if row["score"] is not None]
+    if name and scores and before is not None:
+        yield _score(name, before, min(scores))
+    same = [row["same_class"] for row in whole if row["same_class"] is not None]
+    if same:
+        yield Measure("same class as float", NOT_MEASURED, format_share(min(same)), group="quality")
+    noise = [row["sqnr_db"] for row in whole if row["sqnr_db"] is not None]
+    if noise:
+        yield Measure("SQNR of the outputs", NOT_MEASURED, format_db(min(noise)), group="quality")
+
+
+def _score(name: str, before: float, after: float) -> Measure:
+    difference = after - before
+    if name == "top-1":
+        points = f"{100 * difference:+.2f}"
+        change = "the same" if points in ("+0.00", "-0.00") else f"{points} points"
+    else:
+        change = f"{difference:+.4g}" if difference else "the same"
+    better = None if change == "the same" else difference > 0
+    label = "accuracy (top-1)" if name == "top-1" else name
+    return Measure(
+        label, format_score(before, name), format_score(after, name), change, better, group="quality"
+    )

@@ -1,0 +1,159 @@
+"""Progress a person can watch: bars with time left on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from threading import Lock, Timer
+from typing import Protocol, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from toolchain.report.units import format_seconds
+
+T = TypeVar("T")
+
+SHOWN_AFTER_S = 1.0
+"""Work that is over sooner shows no bar."""
+
+
+class RichProgress:
+    """`toolchain.progress.Progress` for people. Use it in a `with` block, so that Ctrl-C leaves a clean terminal."""
+
+    def __init__(self, console: Console | None = None, *, shown_after_s: float = SHOWN_AFTER_S) -> None:
+        console = console or Console(stderr=True)
+        moves = console.is_terminal and console.is_interactive and not console.is_dumb_terminal
+        self._display: _Display = _Bars(console, shown_after_s) if moves else _Lines(console)
+
+    def __enter__(self) -> RichProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._display.close()
+
+    def track(self, items: Iterable[T], *, description: str, total: int | None = None) -> Iterator[T]:
+        """Pass `items` through; the bar moves as each is done with."""
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        work = self._display.begin(description, total)
+        done = False
+        try:
+            for item in items:
+                yield item
+                self._display.advance(work)
+            done = True
+        finally:
+            self._display.end(work, done)
+
+    @contextmanager
+    def running(self, description: str) -> Iterator[None]:
+        """Work that cannot tell how far it is, such as tracing."""
+        work = self._display.begin(description, None)
+        done = False
+        try:
+            yield
+            done = True
+        finally:
+            self._display.end(work, done)
+
+
+class _Display(Protocol):
+    def begin(self, description: str, total: int | None) -> int: ...
+    def advance(self, work: int) -> None: ...
+    def end(self, work: int, done: bool) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Lines:
+    """One line when work begins and one when it ends: logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun: list[tuple[str, float]] = []
+
+    def begin(self, description: str, total: int | None) -> int:
+        self._begun.append((description, time.monotonic()))
+        self._print(f"{description} ..." if total is None else f"{description} ({total}) ...")
+        return len(self._begun) - 1
+
+    def advance(self, work: int) -> None:
+        pass
+
+    def end(self, work: int, done: bool) -> None:
+        description, started = self._begun[work]
+        seconds = format_seconds(time.monotonic() - started)
+        self._print(
+            f"{description}: done in {seconds}" if done else f"{description}: stopped after {seconds}"
+        )
+
+    def close(self) -> None:
+        pass
+
+    def _print(self, line: str) -> None:
+        # written past rich: no styles, no wrapping, no control characters
+        self._console.file.write(line + "\n")
+        self._console.file.flush()
+
+
+class _Bars:
+    """One live display for all bars, there only while something has run for longer than the delay."""
+
+    def __init__(self, console: Console, shown_after_s: float) -> None:
+        self._delay = shown_after_s
+        self._lock = Lock()
+        self._open: dict[int, Timer] = {}
+        self._live = False
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(show_speed=False),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left", style="dim"),
+            console=console,
+            transient=True,
+            expand=True,
+            # what goes to a file must not be drawn into the terminal
+            redirect_stdout=sys.stdout.isatty(),
+        )
+
+    def begin(self, description: str, total: int | None) -> int:
+        work = self._bars.add_task(description, total=total, visible=False)
+        # a timer, since a first item may itself take longer than the delay
+        timer = Timer(self._delay, self._show, (work,))
+        timer.daemon = True
+        with self._lock:
+            self._open[work] = timer
+        timer.start()
+        return work
+
+    def advance(self, work: int) -> None:
+        if work in self._open:
+            self._bars.advance(TaskID(work))
+
+    def end(self, work: int, done: bool) -> None:
+        with self._lock:
+            timer = self._open.pop(work, None)
+            if timer is None:
+                return
+            timer.cancel()
+            self._bars.remove_task(TaskID(work))
+            self._hide_when_idle()
+
+    def close(self) -> None:
+        for work in tuple(self._open):
+            self.end(work, False)
+
+    def _show(self, work: int) -> None:
+        with self._lock:
+            if work in self._open:
+                self._bars.update(TaskID(work), visible=True)
+                self._bars.start()
+                self._live = True
+
+    def _hide_when_idle(self) -> None:
+        if self._live and not self._open:
+            self._bars.stop()
+            self._live = False

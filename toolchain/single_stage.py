@@ -1,0 +1,70 @@
+"""One stage alone, from a saved model to a saved model: what `toolchain stage` runs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolchain.deploy import BATCH, stage_options
+from toolchain.errors import OptionError, OrderError
+from toolchain.progress import Progress
+from toolchain.recipe import make_stage
+from toolchain.samples import load_samples
+from toolchain.stages.states import ExportedModel, TorchModel, load
+from toolchain.targets import load_target
+from toolchain.zoo.resolve import load_model
+
+
+def run_stage(
+    name: str,
+    source: str,
+    out: Path,
+    target: str,
+    calibration: str | None,
+    options: Mapping[str, Any],
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run stage `name` on the model saved in `source` (trace: on a torch model) and save the result in `out`.
+
+    Returns what the stage found. Raises OptionError where `out` holds something already.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OptionError("the result needs a new or empty folder", where=str(out))
+    given = stage_options(*load_target(target))
+    model: Any = None
+    if name == "trace":
+        loaded = load_model(source, progress=progress)
+        calibration, model = calibration or loaded.samples, loaded.module
+        inputs: Any = loaded.example_inputs
+        if inputs is None and calibration is not None:
+            inputs = load_samples(calibration).first_inputs()
+        given["example_inputs"] = inputs
+    if calibration is not None:
+        given["samples"] = load_samples(calibration, batch_size=BATCH)
+    stage = make_stage({"stage": name, **options}, given, where="stage")
+    if model is None:
+        model = load(Path(source))
+        if type(model) not in stage.takes:
+            wanted = " or ".join(f"a {kind.__name__}" for kind in stage.takes)
+            raise OrderError(f"{name} takes {wanted}, but {source} holds a {type(model).__name__}")
+    elif TorchModel not in stage.takes:
+        raise OrderError(f"{name} does not take a torch model")
+    made = stage(model, progress=progress)
+    _save(made, out)
+    return dict(made.history[-1].facts)
+
+
+def _save(made: Any, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        made.save(temporary)
+        if isinstance(made, ExportedModel):
+            made.write(temporary)
+        temporary.chmod(0o755)
+        temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,69 @@
+"""export: the ONNX and TFLite files, both from the one graph, read back and compared with what was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolchain.errors import DisagreementError, OptionError, raise_collected
+from toolchain.formats.artifact import Format, InOut
+from toolchain.formats.onnx import check_onnx, write_onnx
+from toolchain.formats.tflite import check_tflite, write_tflite
+from toolchain.graph import DType, Graph, fold
+from toolchain.progress import SILENT, Progress
+from toolchain.quantization import QuantizedGraph
+from toolchain.stages.stage import Stage
+from toolchain.stages.states import ExportedModel, Model, QuantizedModel, TracedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Stage[Model, ExportedModel]):
+    """`model.onnx` and `model.tflite`, as `formats` asks; `float_files` adds `model.float.onnx` and `model.float.tflite`.
+
+    A traced model gives only the float files. `in_out` chooses integer or float in- and outputs of the quantized files;
+    `onnx_activations` is how the ONNX file stores the specification's int8 activations.
+    """
+
+    name = "export"
+    takes = (TracedModel, QuantizedModel)
+    gives = ExportedModel
+
+    formats: tuple[Format, ...] = (Format.ONNX, Format.TFLITE)
+    in_out: InOut = InOut.INTEGER
+    float_files: bool = False
+    onnx_opset: int = 17
+    onnx_activations: DType = DType.UINT8
+
+    def __post_init__(self) -> None:
+        if not self.formats:
+            raise OptionError("export needs at least one format", hint="onnx, tflite or both")
+
+    def __call__(self, model: Model, /, *, progress: Progress = SILENT) -> ExportedModel:
+        files: dict[str, bytes] = {}
+        params = model.params if isinstance(model, QuantizedModel) else {}
+        graph = model.graph if params else fold(model.graph)
+        if params:
+            files |= self._written(QuantizedGraph(graph, params), "model")
+        if self.float_files or not params:
+            files |= self._written(graph, "model.float" if params else "model")
+        return ExportedModel(
+            graph=graph,
+            reference=model.reference,
+            structure=model.structure,
+            params=params,
+            files=files,
+            history=model.recorded(self, {"bytes": {name: len(content) for name, content in files.items()}}),
+        )
+
+    def _written(self, model: Graph | QuantizedGraph, stem: str) -> dict[str, bytes]:
+        files = {}
+        for kind in self.formats:
+            if kind is Format.ONNX:
+                options = {"opset": self.onnx_opset, "activation_dtype": self.onnx_activations, "in_out": self.in_out}
+                content = write_onnx(model, **options)  # type: ignore[arg-type]
+                findings = check_onnx(content, model)
+            else:
+                content = write_tflite(model, in_out=self.in_out)
+                findings = check_tflite(content, model)
+            raise_collected(DisagreementError, f"{stem}.{kind} does not hold what was asked for:", findings)
+            files[f"{stem}.{kind.value}"] = content
+        return files

@@ -1,0 +1,66 @@
+"""quantize: affine parameters for every tensor, from the measured ranges and the device's scheme."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from toolchain.errors import OptionError
+from toolchain.progress import SILENT, Progress
+from toolchain.quantization import Scheme, TensorStatistics, assign_params
+from toolchain.quantization.correct import correct_biases
+from toolchain.stages.stage import Stage
+from toolchain.stages.states import CalibratedModel, QuantizedModel
+
+
+class RangeMethod(StrEnum):
+    """How an activation's range follows from its statistics."""
+
+    MINMAX = "minmax"
+    PERCENTILE = "percentile"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Stage[CalibratedModel, QuantizedModel]):
+    """Static quantization after `scheme`. `percentile` is the share of values kept by the percentile method, in percent;
+    `correct_bias` takes the mean shift of rounded weights out of the biases.
+
+    Raises UnsupportedError where an op has no integer kernel, OptionError where percentiles were not measured.
+    """
+
+    name = "quantize"
+    takes = (CalibratedModel,)
+    gives = QuantizedModel
+
+    scheme: Scheme = field(default_factory=Scheme)
+    ranges: RangeMethod = RangeMethod.MINMAX
+    percentile: float = 99.999
+    correct_bias: bool = True
+
+    def __post_init__(self) -> None:
+        if not 50 < self.percentile <= 100:
+            raise OptionError(f"percentile must lie in (50, 100], not {self.percentile}")
+
+    def __call__(self, model: CalibratedModel, /, *, progress: Progress = SILENT) -> QuantizedModel:
+        ranges = {name: self._range(statistics) for name, statistics in model.statistics.items()}
+        quantized = assign_params(model.graph, ranges, self.scheme, model.structure)
+        if self.correct_bias:
+            means = {name: s.means for name, s in model.statistics.items() if s.means is not None}
+            quantized = correct_biases(quantized, means)
+        per_channel = sum(p.axis is not None and p.zero_point.ndim == 1 for p in quantized.params.values())
+        facts = {"tensors": len(quantized.params), "per_channel": per_channel}
+        return QuantizedModel(
+            graph=quantized.graph,
+            reference=model.reference,
+            structure=model.structure,
+            params=quantized.params,
+            history=model.recorded(self, facts),
+        )
+
+    def _range(self, statistics: TensorStatistics) -> tuple[float, float]:
+        if self.ranges is RangeMethod.MINMAX:
+            return statistics.minmax()
+        try:
+            return statistics.percentile(self.percentile)
+        except ValueError as error:
+            raise OptionError(str(error), hint="set histograms = true in the calibrate stage") from error

@@ -1,0 +1,276 @@
+"""The states a model passes through, each a frozen type of its own, so that a stage can say what it takes and gives.
+
+    TracedModel ──▶ CalibratedModel ──▶ QuantizedModel ──▶ ExportedModel
+
+Every state carries the float `reference` it started from (teacher of recovery, truth of validation), the `structure`
+that compression fixed, and its `history`. `digest` is the sha256 of everything `save` writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from toolchain.errors import OptionError
+from toolchain.graph import Graph, Structure
+from toolchain.graph.archive import (
+    graph_from_plain,
+    graph_to_plain,
+    structure_from_arrays,
+    structure_to_arrays,
+)
+from toolchain.quantization import AffineParams, QuantizedGraph, TensorStatistics, refit_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from toolchain.stages.stage import Stage
+
+FORMAT = 1
+"""Version of the saved form; a state saved by another is refused."""
+
+
+class TorchModel:
+    """Stands for the user's `nn.Module` or `ExportedProgram` where stages say what they take."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One stage in a model's history: its name, its options and what it found or did, as plain JSON values."""
+
+    stage: str
+    options: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """What every state has. Subclasses add fields and say in `_plain`/`_arrays` how these are saved."""
+
+    state: ClassVar[str]
+
+    graph: Graph
+    reference: Graph
+    structure: Structure = field(default_factory=Structure)
+    history: tuple[Record, ...] = ()
+
+    def after(self, stage: Stage[Any, Any], *, facts: Mapping[str, Any], **changes: Any) -> Self:
+        """A copy with `changes` and one more record in its history."""
+        return replace(self, history=self.recorded(stage, facts), **changes)
+
+    def recorded(self, stage: Stage[Any, Any], facts: Mapping[str, Any]) -> tuple[Record, ...]:
+        return (*self.history, Record(stage.name, stage.options(), facts))
+
+    def to_module(self) -> nn.Module:
+        """The model as a `torch.nn.Module` to look at or to train: parameters named as in the user's `state_dict`, masks and
+        codebooks held, and fake quantization where the state is quantized. `from_module` brings it back."""
+        from toolchain.engine.module import GraphModule
+
+        return GraphModule(self.graph, structure=self.structure)
+
+    def from_module(self, module: nn.Module) -> Self:
+        """This model with the weights of a module that `to_module` gave. Raises OptionError for any other module."""
+        from toolchain.engine.module import GraphModule
+
+        if not isinstance(module, GraphModule) or module.graph.nodes != self.graph.nodes:
+            raise OptionError("the module was not made by this model's to_module()", hint="train model.to_module() itself")
+        changed = module.trained_constants()
+        return replace(self, graph=self.graph.with_constants(changed), structure=module.trained_structure())
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over everything `save` writes, as hex."""
+        digest = hashlib.sha256(self._json().encode())
+        for name, content in self._stored.contents.items():
+            digest.update(f"{name} {content}\n".encode())
+        return digest.hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write `model.json` and `arrays.safetensors` into the existing, empty `folder`."""
+        save_file(self._stored.arrays, folder / "arrays.safetensors")
+        (folder / "model.json").write_text(self._json())
+
+    @cached_property
+    def _stored(self) -> _Stored:
+        return _stored_once(self._arrays())
+
+    def _json(self) -> str:
+        plain = {"format": FORMAT, "state": self.state, "shared": self._stored.shared, **self._plain()}
+        return json.dumps(plain, sort_keys=True, allow_nan=True)
+
+    def _plain(self) -> dict[str, Any]:
+        return {
+            "graph": graph_to_plain(self.graph),
+            "reference": graph_to_plain(self.reference),
+            "history": [[r.stage, dict(r.options), dict(r.facts)] for r in self.history],
+        }
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        arrays = {f"graph/{name}": array for name, array in self.graph.constants.items()}
+        arrays |= {f"reference/{name}": array for name, array in self.reference.constants.items()}
+        return arrays | structure_to_arrays(self.structure)
+
+    @classmethod
+    def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {
+            "graph": graph_from_plain(plain["graph"], _under("graph/", arrays)),
+            "reference": graph_from_plain(plain["reference"], _under("reference/", arrays)),
+            "structure": structure_from_arrays(arrays),
+            "history": tuple(Record(*entry) for entry in plain["history"]),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracedModel(Model):
+    """A float graph as the user's model computes it."""
+
+    state = "traced"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedModel(Model):
+    """A folded float graph and the statistics of every activation on the calibration samples."""
+
+    state = "calibrated"
+
+    statistics: Mapping[str, TensorStatistics]
+
+    def _plain(self) -> dict[str, Any]:
+        found = {n: [s.minimum, s.maximum, s.elements, s.extent] for n, s in self.statistics.items()}
+        return {**super()._plain(), "statistics": found}
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        counts = {f"counts/{n}": s.counts for n, s in self.statistics.items() if s.counts is not None}
+        means = {f"means/{n}": s.means for n, s in self.statistics.items() if s.means is not None}
+        return super()._arrays() | counts | means
+
+    @classmethod
+    def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        means, counts = _under("means/", arrays), _under("counts/", arrays)
+        statistics = {
+            name: TensorStatistics(low, high, elements, extent, means.get(name), counts.get(name))
+            for name, (low, high, elements, extent) in plain["statistics"].items()
+        }
+        return {**super()._fields(plain, arrays), "statistics": statistics}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedModel(Model):
+    """A folded graph with float master weights and the affine parameters of every tensor."""
+
+    state = "quantized"
+
+    params: Mapping[str, AffineParams]
+
+    @cached_property
+    def quantized(self) -> QuantizedGraph:
+        return QuantizedGraph(self.graph, self.params)
+
+    def to_module(self) -> nn.Module:
+        from toolchain.engine.module import GraphModule
+
+        return GraphModule(self.graph, params=self.params, structure=self.structure)
+
+    def from_module(self, module: nn.Module) -> Self:
+        trained = super().from_module(module)
+        return replace(trained, params=refit_weights(trained.graph, self.params).params)
+
+    def _plain(self) -> dict[str, Any]:
+        return {**super()._plain(), "params": {name: params.to_plain() for name, params in self.params.items()}}
+
+    @classmethod
+    def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        params = {name: AffineParams.from_plain(value) for name, value in plain["params"].items()}
+        return {**super()._fields(plain, arrays), "params": params}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel(QuantizedModel):
+    """The files by name, and the state they were written from (`params` is empty where that was float)."""
+
+    state = "exported"
+
+    files: Mapping[str, bytes]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the files into the existing `folder`; paths in the order of `files`."""
+        paths = [folder / name for name in self.files]
+        for path, content in zip(paths, self.files.values(), strict=True):
+            path.write_bytes(content)
+        return paths
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        files = {f"file/{name}": np.frombuffer(content, np.uint8) for name, content in self.files.items()}
+        return super()._arrays() | files
+
+    @classmethod
+    def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        files = {name: array.tobytes() for name, array in _under("file/", arrays).items()}
+        return {**super()._fields(plain, arrays), "files": files}
+
+
+STATES: dict[str, type[Model]] = {
+    kind.state: kind for kind in (TracedModel, CalibratedModel, QuantizedModel, ExportedModel)
+}
+
+
+def load(folder: Path) -> Model:
+    """A state that `save` wrote. Raises OptionError where the folder is missing, damaged or of another version."""
+    try:
+        plain = json.loads((folder / "model.json").read_text())
+        arrays = load_file(folder / "arrays.safetensors")
+        if plain["format"] != FORMAT:
+            raise OptionError(f"saved by another version (format {plain['format']}, not {FORMAT})", where=str(folder))
+        arrays |= {name: arrays[original] for name, original in plain["shared"].items()}
+        kind = STATES[plain["state"]]
+        return kind(**kind._fields(plain, arrays))
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise OptionError(f"no saved model: {error}", where=str(folder), hint="run the stage before again") from error
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """Arrays as they are written: equal ones once, under the first of their names (`shared`: name -> that name).
+
+    It follows from the values alone, not from what happens to share memory, and so does the digest.
+    """
+
+    arrays: dict[str, np.ndarray]
+    contents: dict[str, str]
+    shared: dict[str, str]
+
+
+def _stored_once(arrays: dict[str, np.ndarray]) -> _Stored:
+    stored = _Stored({}, {}, {})
+    hashed: dict[tuple[int, tuple[int, ...], tuple[int, ...], str], str] = {}
+    first: dict[str, str] = {}
+    for name in sorted(arrays):
+        array = arrays[name]
+        memory = (array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str)
+        if memory not in hashed:
+            hashed[memory] = _content(array)
+        original = first.setdefault(hashed[memory], name)
+        if original == name:
+            # not ascontiguousarray, which gives a scalar an axis
+            stored.arrays[name], stored.contents[name] = np.asarray(array, order="C"), hashed[memory]
+        else:
+            stored.shared[name] = original
+    return stored
+
+
+def _content(array: np.ndarray) -> str:
+    flat = np.asarray(array, order="C").reshape(-1)
+    return f"{array.dtype} {array.shape} {hashlib.sha256(flat.data).hexdigest()}"

@@ -1,0 +1,90 @@
+"""Finished stages by content address: a stage that has run for the same input and options is loaded, not run again.
+
+An entry is written under a temporary name and renamed, so it is whole or absent, whenever the process dies. What a dead
+process left behind is removed when a store is opened. A damaged entry is warned about and made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from toolchain.errors import OptionError
+from toolchain.stages.states import Model, load
+
+
+class Store:
+    """A folder of finished stages. Raises OptionError where it cannot be written."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._unfinished = self.root / "unfinished"
+        try:
+            self._unfinished.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.root, error) from error
+        self._remove_leftovers()
+
+    def load(self, key: str) -> Model | None:
+        """The entry under `key`, or None where there is none (or a damaged one, after a warning)."""
+        folder = self.root / key
+        if not folder.is_dir():
+            return None
+        try:
+            model = load(folder)
+            if model.digest == (folder / "digest").read_text():
+                return model
+            reason = "its content has changed"
+        except (OptionError, OSError) as error:
+            reason = str(error).splitlines()[0]
+        warnings.warn(f"stored stage {key[:12]} is damaged ({reason}) and is made again", stacklevel=2)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+
+    def save(self, key: str, model: Model) -> None:
+        """Write `model` under `key`; an entry already there stays."""
+        temporary = None
+        try:
+            temporary = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._unfinished))
+            model.save(temporary)
+            (temporary / "digest").write_text(model.digest)
+            temporary.rename(self.root / key)
+        except OSError as error:
+            if not (self.root / key).is_dir():
+                raise _unwritable(self.root, error) from error
+        finally:
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        for folder in self._unfinished.iterdir():
+            owner = folder.name.partition("-")[0]
+            if owner.isdigit() and not _is_alive(int(owner)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def entry_key(stage: str, version: int, options: Mapping[str, Any], input_digest: str) -> str:
+    """Content address of a stage's result."""
+    text = json.dumps([stage, version, options, input_digest], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _unwritable(folder: Path, error: OSError) -> OptionError:
+    return OptionError(f"cannot write: {error.strerror or error}", where=str(folder), hint="free some space or choose another folder")

@@ -1,0 +1,58 @@
+"""Deployment targets: a device, the formats wanted, the recipe and the gates, one TOML each in targets/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from toolchain.knowledge import find_shipped, load_toml
+from toolchain.profiles import DeviceProfile, Table, load_profile
+
+
+class OnnxTable(Table):
+    """How the ONNX file is written; `activations` is how it stores the specification's int8 activations."""
+
+    opset: int = Field(17, ge=13, le=21)
+    activations: Literal["int8", "uint8"] = "uint8"
+
+
+class Gates(Table):
+    """What a deployment must hold, judged on samples kept apart from calibration. An absent gate is not judged.
+
+    `op_steps`: most steps by which one op may differ from its exact integer meaning. `output_steps` and `output_share`:
+    two runtimes' outputs lie within so many steps on at least this share of the values. Accuracy is in points.
+    """
+
+    op_steps: int = Field(1, ge=0)
+    output_steps: int = Field(2, ge=0)
+    output_share: float = Field(0.99, ge=0, le=1)
+    runtime_same_class: float | None = Field(None, ge=0, le=1)
+    sqnr_db: float | None = None
+    cosine: float | None = Field(None, ge=-1, le=1)
+    same_class: float | None = Field(None, ge=0, le=1)
+    accuracy_drop: float | None = Field(None, ge=0)
+    float_error: float = Field(1e-4, gt=0, description="of a float file, relative to the output's range")
+
+
+class Target(Table):
+    """One target. `recipes` holds rows of stage tables by name, `default` among them; `left_out` says in a line why the
+    default recipe leaves a stage out."""
+
+    description: str
+    device: str
+    formats: tuple[Literal["onnx", "tflite"], ...] = ("onnx", "tflite")
+    in_out: Literal["integer", "float"] = "integer"
+    onnx: OnnxTable = OnnxTable()
+    recipes: dict[str, tuple[dict[str, Any], ...]]
+    left_out: dict[str, str] = {}
+    gates: Gates = Gates()
+
+
+def load_target(name: str | Path) -> tuple[Target, DeviceProfile]:
+    """A shipped target by name or a user's own file, and its device. A device given as a path is relative to the file."""
+    path = find_shipped("targets", name)
+    target = load_toml(path, Target)
+    beside = path.parent / target.device
+    return target, load_profile(beside if beside.is_file() else target.device)

@@ -1,0 +1,62 @@
+"""What a validation found, as values a report can print."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class RuntimeResult:
+    """One file in one runtime, judged against the float reference on `samples` samples."""
+
+    file: str
+    runtime: str
+    samples: int
+    sqnr_db: float
+    cosine: float
+    max_error_steps: float | None
+    relative_error: float
+    same_class: float | None
+    score: float | None
+    latency_ms: float
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Two runtimes' integer outputs side by side."""
+
+    first: str
+    second: str
+    samples: int
+    max_steps: int
+    share_within: float
+    same_class: float | None
+
+
+@dataclass(frozen=True)
+class TensorResult:
+    """One activation: how far it is from the float graph's, and how far each runtime's op is, fed its own inputs, from
+    the exact integer meaning (in steps)."""
+
+    name: str
+    op: str
+    source: str
+    sqnr_db: float
+    low: float
+    high: float
+    seen_low: float
+    seen_high: float
+    op_steps: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Everything measured, and each missed gate as a line. `reference_score` is the float model's."""
+
+    samples: int
+    score_name: str | None
+    reference_score: float | None
+    runtimes: tuple[RuntimeResult, ...]
+    agreements: tuple[Agreement, ...]
+    tensors: tuple[TensorResult, ...]
+    missed: tuple[str, ...]

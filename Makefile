@@ -27,7 +27,7 @@ deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT
 	@$(BIN)/toolchain deploy $(deploy_options)
 
 test: $(VENV)/develop.stamp ## the tests, in both cores
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/develop.stamp ## the long lane
 	@$(BIN)/python -m pytest -m slow $(ARGS)

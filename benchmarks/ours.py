@@ -1,6 +1,6 @@
 """Our side of a comparison: one process from import to both files written, as `toolchain deploy` goes.
 
-    python ours.py --out FOLDER [--json result.json] [--samples 100] [--store FOLDER] [--until STAGE] [--check]
+    python ours.py --out FOLDER [--json X.json] [--samples 100] [--store FOLDER] [--until STAGE] [--check]
 
 `--store` keeps every finished stage as `toolchain deploy` does; without it nothing is kept. `--check` goes on
 to judge the files in their runtimes, which is timed as a stage of its own.

@@ -1,4 +1,4 @@
-"""Whole processes by one yardstick: wall time as the caller sees it, CPU time and peak memory from the kernel."""
+"""Whole processes by one yardstick: wall time as the caller sees it, CPU time and peak memory."""
 
 from __future__ import annotations
 

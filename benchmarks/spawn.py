@@ -1,8 +1,9 @@
 """A small parent for a process that is measured: `python -I -S spawn.py RESULT LOG COMMAND...`.
 
-The peak memory that Linux reports of a process is never less than what its parent held when it was started,
-so the parent imports next to nothing. RESULT gets the exit status, the seconds from start to end as this caller
-sees them, and the resources of the process and of the children it waited for; LOG gets what it printed.
+The peak memory that Linux reports of a process is never less than what its parent held when it was
+started, so the parent imports next to nothing. RESULT gets the exit status, the seconds from start to end as
+this caller sees them, and the resources of the process and of the children it waited for; LOG gets what it
+printed.
 """
 
 from __future__ import annotations

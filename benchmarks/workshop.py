@@ -67,7 +67,7 @@ class Made:
 
 @dataclass
 class Workshop:
-    """`folder` holds all that is made; `peer_python` is the interpreter of the peers' venv, if there is one."""
+    """`folder` holds all that is made; `peer_python` is the interpreter of the peers' venv, if any."""
 
     folder: Path
     peer_python: Path | None

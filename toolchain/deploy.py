@@ -35,8 +35,10 @@ from toolchain.validation.results import Validation
 from toolchain.validation.validate import Metric, raise_missed, validate
 from toolchain.zoo.resolve import LoadedModel, load_model
 
-BATCH = 8
-"""Samples run through the float model at a time: enough for speed, little enough for memory."""
+BATCH_ELEMENTS = 1_250_000
+"""Input elements run through the float model at a time, 8 pictures of 224x224: enough for speed, little for memory."""
+
+LARGEST_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def deploy(
     """
     judge = import_callable(metric, what="metric") if isinstance(metric, str) else metric
     options = {"float_files": float_files} | ({} if in_out is None else {"in_out": InOut(in_out)})
-    counts = {"calibration_count": calibration_count, "judging_count": judging_count}
+    counts = (calibration_count, judging_count)
     job = prepare(model, target, calibration, out, recipe, counts, options, progress)
 
     def ended(run: StageRun) -> None:
@@ -113,7 +115,7 @@ def prepare(
     calibration: Any,
     out: str | Path | None,
     recipe: str,
-    counts: Mapping[str, int | None],
+    counts: tuple[int | None, int | None],
     options: Mapping[str, Any],
     progress: Progress = SILENT,
 ) -> Job:
@@ -129,10 +131,18 @@ def prepare(
             f"no samples to calibrate {loaded.name} with",
             hint="give CALIBRATION= (--calibration) a name, a TOML, an .npz, a folder of images or package.module:function",
         )
-    samples = load_samples(source, batch_size=BATCH, **counts)
+    calibration_count, judging_count = counts
+    named = load_samples(source, calibration_count=calibration_count, judging_count=judging_count)
+    samples = sized_batches(named)
     inputs = loaded.example_inputs or samples.first_inputs()
     given = stage_options(spec, profile) | {"samples": samples, "example_inputs": inputs} | dict(options)
     return Job(name, spec, profile, loaded, samples, make_pipeline(tables, given, where=where), folder)
+
+
+def sized_batches(samples: SampleSet) -> SampleSet:
+    """The same samples in batches that suit their size."""
+    elements = sum(array.size for array in samples.first_inputs())
+    return samples.with_batch_size(max(1, min(LARGEST_BATCH, BATCH_ELEMENTS // max(elements, 1))))
 
 
 def stage_options(target: Target, profile: DeviceProfile) -> dict[str, Any]:
@@ -174,7 +184,7 @@ def _cannot_write(folder: Path, error: OSError) -> OptionError:
 
 
 def _facts(job: Job, made: ExportedModel, runs: list[StageRun], found: Validation) -> dict[str, Any]:
-    baseline = measure_float(made.graph, job.target, job.samples) if made.params else ()
+    baseline = measure_float(fold(made.reference), job.target, job.samples) if made.params else ()
     facts: dict[str, Any] = report_facts(
         target_name=job.target_name,
         target=job.target,

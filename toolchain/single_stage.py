@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolchain.deploy import BATCH, stage_options
+from toolchain.deploy import sized_batches, stage_options
 from toolchain.errors import OptionError, OrderError
 from toolchain.progress import Progress
 from toolchain.recipe import make_stage
@@ -43,7 +43,7 @@ def run_stage(
             inputs = load_samples(calibration).first_inputs()
         given["example_inputs"] = inputs
     if calibration is not None:
-        given["samples"] = load_samples(calibration, batch_size=BATCH)
+        given["samples"] = sized_batches(load_samples(calibration))
     stage = make_stage({"stage": name, **options}, given, where="stage")
     if model is None:
         model = load(Path(source))

@@ -116,7 +116,7 @@ def _judge_size(found: Findings, candidates: list[Candidate]) -> None:
 
 
 def _judge_latency(found: Findings, candidates: list[Candidate], suffix: str, quick: bool) -> None:
-    """Each file as its runtime takes it by default, and those of onnxruntime with int8 kernels asked for as well.
+    """Each file as its runtime takes it, and those of onnxruntime with int8 kernels asked for as well.
 
     Our file as it comes is compared with the faster of a rival's two.
     """

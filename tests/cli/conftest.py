@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,6 +90,11 @@ def run(
         return Outcome(int(left.value.code or 0), out, err)
 
     return call
+
+
+def environment() -> dict[str, str]:
+    """Of a process started elsewhere that runs this checkout's toolchain."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 DEPLOY = ("deploy", "--model", "user_models:net", "--calibration", "samples.npz", "--samples", "20", "--judge", "30")

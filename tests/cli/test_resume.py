@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.cli.conftest import environment
+
 STAGES = ("trace", "prune", "cluster", "calibrate", "quantize", "recover", "export")
 RECIPE = """
 [[recipe]]
@@ -45,14 +47,14 @@ def outputs(folder):
 
 
 def test_killed_at_each_stage(command, workspace):
-    whole = subprocess.run([*command, "--store", "whole"], capture_output=True, text=True, check=False)
+    whole = subprocess.run([*command, "--store", "whole"], capture_output=True, text=True, check=False, env=environment())
     assert whole.returncode == 0, whole.stderr
     folder = workspace / "build/loose/net"
     expected = outputs(folder)
     for path in folder.iterdir():
         path.unlink()
     for stage in STAGES:
-        process = subprocess.Popen([*command, "--store", "killed"], stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([*command, "--store", "killed"], stderr=subprocess.PIPE, text=True, env=environment())
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(f"{stage} ..."):
@@ -61,7 +63,7 @@ def test_killed_at_each_stage(command, workspace):
         process.wait()
         process.stderr.close()
         assert not list(folder.glob("model*")), f"killed in {stage}, yet something is deployed"
-    last = subprocess.run([*command, "--store", "killed"], capture_output=True, text=True, check=False)
+    last = subprocess.run([*command, "--store", "killed"], capture_output=True, text=True, check=False, env=environment())
     assert last.returncode == 0, last.stderr
     # every stage but tracing and the one the last kill hit was finished in an earlier run
     assert last.stderr.count("taken from the store") >= 5
@@ -70,14 +72,14 @@ def test_killed_at_each_stage(command, workspace):
 
 
 def test_a_damaged_entry_is_made_again(command, workspace):
-    first = subprocess.run([*command, "--store", "s"], capture_output=True, text=True, check=False)
+    first = subprocess.run([*command, "--store", "s"], capture_output=True, text=True, check=False, env=environment())
     assert first.returncode == 0, first.stderr
     expected = outputs(workspace / "build/loose/net")
     for arrays in (workspace / "s").glob("*/arrays.safetensors"):
         content = bytearray(arrays.read_bytes())
         content[-1] ^= 1
         arrays.write_bytes(content)
-    again = subprocess.run([*command, "--store", "s"], capture_output=True, text=True, check=False)
+    again = subprocess.run([*command, "--store", "s"], capture_output=True, text=True, check=False, env=environment())
     assert again.returncode == 0, again.stderr
     assert "damaged" in again.stderr and "taken from the store" not in again.stderr
     assert outputs(workspace / "build/loose/net") == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -32,11 +34,17 @@ class Inverted(nn.Module):
     def __init__(self, channels: int, multiplier: int = 1) -> None:
         super().__init__()
         wide = 2 * channels
-        self.expand = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6())
-        self.depthwise = nn.Sequential(
-            nn.Conv2d(wide, wide * multiplier, 3, padding=1, groups=wide), nn.BatchNorm2d(wide * multiplier), nn.ReLU6()
+        self.expand = nn.Sequential(
+            nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()
         )
-        self.project = nn.Sequential(nn.Conv2d(wide * multiplier, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(wide, wide * multiplier, 3, padding=1, groups=wide),
+            nn.BatchNorm2d(wide * multiplier),
+            nn.ReLU6(),
+        )
+        self.project = nn.Sequential(
+            nn.Conv2d(wide * multiplier, channels, 1, bias=False), nn.BatchNorm2d(channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(self.depthwise(self.expand(x)))
@@ -143,24 +151,32 @@ def random_network(seed: int) -> nn.Module:
     """Four random blocks and a random head."""
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
+    blocks: list[nn.Module] = [conv(3, 8)]
     channels = 8
-    blocks: list[nn.Module] = [conv(3, channels)]
-    for _ in range(4):
-        wider = int(random.choice([8, 12, 16]))
-        choices = {
-            0: (lambda c=channels: (conv(c, wider), wider)),
-            1: (lambda c=channels: (Residual(c, wider), wider)),
-            2: (lambda c=channels: (Inverted(c, int(random.integers(1, 3))), c)),
-            3: (lambda c=channels: (Branches(c, 4, 6, wider), wider)),
-            4: (lambda c=channels: (Gate(c), c)),
-            5: (lambda c=channels: (Halves(c), c)),
-            6: (lambda c=channels: (Scaled(c), c)),
-            7: (lambda c=channels: (nn.Sequential(conv(c, c, groups=int(random.choice([2, 4]))), conv(c, wider)), wider)),
-        }
-        block, channels = choices[int(random.integers(len(choices)))]()
+    for kind in random.integers(8, size=4):
+        block, channels = random_block(int(kind), channels, random)
         blocks.append(block)
     head = [FlattenHead, PooledHead, ChannelsLastHead][int(random.integers(3))]
     return nn.Sequential(*blocks, head(channels))
+
+
+def random_block(kind: int, channels: int, random: np.random.Generator) -> tuple[nn.Module, int]:
+    """A block for `channels`, and how many come out of it."""
+    wider = int(random.choice([8, 12, 16]))
+    few = int(random.choice([2, 4]))
+    wide: list[Callable[[], nn.Module]] = [
+        lambda: conv(channels, wider),
+        lambda: Residual(channels, wider),
+        lambda: Branches(channels, 4, 6, wider),
+        lambda: nn.Sequential(conv(channels, channels, groups=few), conv(channels, wider)),
+    ]
+    same: list[Callable[[], nn.Module]] = [
+        lambda: Inverted(channels, multiplier=few // 2),
+        lambda: Gate(channels),
+        lambda: Halves(channels),
+        lambda: Scaled(channels),
+    ]
+    return (wide[kind](), wider) if kind < len(wide) else (same[kind - len(wide)](), channels)
 
 
 def with_statistics(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -168,7 +184,12 @@ def with_statistics(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            for tensor, low in ((layer.running_mean, -1.0), (layer.running_var, 0.5), (layer.weight, 0.5), (layer.bias, -1.0)):
+            for tensor, low in (
+                (layer.running_mean, -1.0),
+                (layer.running_var, 0.5),
+                (layer.weight, 0.5),
+                (layer.bias, -1.0),
+            ):
                 tensor.data.uniform_(low, low + 1.5, generator=generator)
     return module.eval()
 

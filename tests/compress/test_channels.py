@@ -187,7 +187,10 @@ GROUPED = """
 def test_a_few_large_blocks_lose_the_same_position_each() -> None:
     found = groups_of(GROUPED.format(channels=6, fan_in=3, groups=2))
     assert places(found["a"]) == {"a.weight[0]": [[0, 3], [1, 4], [2, 5]], "g.weight[1]": [[0], [1], [2]]}
-    assert places(found["g"]) == {"g.weight[0]": [[0, 3], [1, 4], [2, 5]], "c.weight[1]": [[0, 3], [1, 4], [2, 5]]}
+    assert places(found["g"]) == {
+        "g.weight[0]": [[0, 3], [1, 4], [2, 5]],
+        "c.weight[1]": [[0, 3], [1, 4], [2, 5]],
+    }
 
 
 def test_many_small_blocks_go_as_a_whole() -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from channel_networks import conv, images, resnet, traced
+from channel_networks import Residual, conv, images, resnet, traced
 from torch import nn
 
 from toolchain.compress.groups import find_groups
@@ -27,11 +27,18 @@ def classic(incoming: np.ndarray, outgoing: np.ndarray, bias: float = 0.0) -> Gr
     first, second = random.standard_normal((20, 10)), random.standard_normal((10, 20))
     first *= (incoming / np.linalg.norm(first, axis=1))[:, None]
     second *= outgoing / np.linalg.norm(second, axis=0)
-    constants = {"first.weight": first, "first.bias": np.full(20, bias), "second.weight": second, "second.bias": np.zeros(10)}
+    constants = {
+        "first.weight": first,
+        "first.bias": np.full(20, bias),
+        "second.weight": second,
+        "second.bias": np.zeros(10),
+    }
     return parse_graph(CLASSIC, {name: value.astype(np.float32) for name, value in constants.items()})
 
 
-def scores(graph: Graph, importance: Importance, batches: list[tuple[np.ndarray, ...]] | None = None) -> np.ndarray:
+def scores(
+    graph: Graph, importance: Importance, batches: list[tuple[np.ndarray, ...]] | None = None
+) -> np.ndarray:
     group = find_groups(graph)[0]
     magnitudes = measure_magnitudes(graph, [group], batches) if batches else {}
     return IMPORTANCES[importance](graph, group, Evidence(magnitudes))
@@ -61,7 +68,9 @@ def test_formulas() -> None:
     np.testing.assert_allclose(scores(graph, Importance.CONTRIBUTION, halves), active, rtol=1e-5)
 
 
-@pytest.mark.parametrize("importance", [Importance.L1, Importance.L2, Importance.PATH, Importance.CONTRIBUTION])
+@pytest.mark.parametrize(
+    "importance", [Importance.L1, Importance.L2, Importance.PATH, Importance.CONTRIBUTION]
+)
 def test_the_ten_strong_nodes_of_the_classic_network_stay(importance: Importance) -> None:
     strong = sorted(np.random.default_rng(1).permutation(20)[:10].tolist())
     lengths = np.where(np.isin(np.arange(20), strong), 2.0, 0.2)
@@ -104,20 +113,27 @@ def test_path_and_contribution_see_through_a_change_of_scale() -> None:
     x = images(50, (1, 10))
     np.testing.assert_allclose(predict(scaled, [(x,)])[0], predict(graph, [(x,)])[0], rtol=1e-4, atol=1e-4)
     for importance in (Importance.PATH, Importance.CONTRIBUTION):
-        np.testing.assert_allclose(scores(scaled, importance, [(x,)]), scores(graph, importance, [(x,)]), rtol=1e-4)
+        np.testing.assert_allclose(
+            scores(scaled, importance, [(x,)]), scores(graph, importance, [(x,)]), rtol=1e-4
+        )
     assert not np.allclose(scores(scaled, Importance.L2), scores(graph, Importance.L2), rtol=1e-2)
 
 
-def test_path_takes_a_channel_from_its_batch_norm() -> None:
-    """A batch norm divides by the deviation: the length of the weights before it does not matter."""
+def test_path_looks_through_a_batch_norm() -> None:
     graph = traced(nn.Sequential(conv(3, 8), nn.Conv2d(8, 4, 1)))
-    group = find_groups(graph)[0]
-    before = IMPORTANCES[Importance.PATH](graph, group, Evidence())
-    longer = graph.with_constants({"0.0.weight": graph.constants["0.0.weight"] * 7})
-    np.testing.assert_allclose(IMPORTANCES[Importance.PATH](longer, group, Evidence()), before)
-    scale, offset = graph.constants["0.1.weight"], graph.constants["0.1.bias"]
+    made = np.linalg.norm(graph.constants["0.0.weight"].reshape(8, -1), axis=1)
     reads = np.linalg.norm(graph.constants["1.weight"][:, :, 0, 0], axis=0)
-    np.testing.assert_allclose(before, np.hypot(scale, offset) * reads, rtol=1e-6)
+    np.testing.assert_allclose(scores(graph, Importance.PATH), made * reads, rtol=1e-6)
+
+
+def test_path_adds_what_a_residual_stream_adds() -> None:
+    graph = traced(nn.Sequential(Residual(3, 8), nn.Conv2d(8, 4, 1)))
+    group = next(g for g in find_groups(graph) if g.name == "0.conv2" or g.name == "0.short")
+    names = ("0.conv2.weight", "0.short.weight", "0.short.bias")
+    made = sum(np.square(graph.constants[n].reshape(8, -1)).sum(1) for n in names)
+    reads = np.linalg.norm(graph.constants["1.weight"][:, :, 0, 0], axis=0)
+    found = IMPORTANCES[Importance.PATH](graph, group, Evidence())
+    np.testing.assert_allclose(found, np.sqrt(made) * reads, rtol=1e-6)
 
 
 def test_random_depends_on_the_seed_and_nothing_else() -> None:

@@ -75,6 +75,7 @@ CASES = {
     "permute": IMAGE + "y = permute(x) axes=(0,2,3,1)\noutput y",
     "concat": IMAGE + "input z: float32[2,3,9,9]\ny = concat(x, z) axis=1\noutput y",
     "concat with itself": IMAGE + "y = concat(x, x, x) axis=2\noutput y",
+    "concat with a constant": IMAGE + "constant c: float32[2,1,9,9]\ny = concat(x, c) axis=1\noutput y",
     "concat of relu and signed": IMAGE
     + "constant w: float32[2,4,1,1]\nr = conv2d(x, w) activation=relu\n"
     + "y = concat(x, r) axis=1\noutput y",
@@ -209,16 +210,23 @@ def test_float(text):
         np.testing.assert_allclose(found, wanted[name], rtol=0, atol=1e-5 * max(extent, 1e-3))
 
 
-@pytest.mark.parametrize("dtype", [DType.UINT8, DType.INT8])
+EXECUTIONS = {
+    "uint8": (DType.UINT8, False),
+    "int8": (DType.INT8, False),
+    "int8 on int8 kernels": (DType.INT8, True),
+}
+
+
+@pytest.mark.parametrize(("dtype", "int8_kernels"), EXECUTIONS.values(), ids=EXECUTIONS.keys())
 @pytest.mark.parametrize("text", CASES.values(), ids=CASES.keys())
-def test_int8_is_within_a_step_of_exact(text, dtype):
+def test_int8_is_within_a_step_of_exact(text, dtype, int8_kernels):
     model = quantized_case(text)
     content = write_onnx(model, activation_dtype=dtype)
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
     assert check_onnx(content, model) == []
     random = np.random.default_rng(2)
     inputs = [random.integers(-128, 128, v.type.shape).astype(np.int8) for v in model.graph.inputs]
-    found = OnnxRunner(content, model).tensors(inputs)
+    found = OnnxRunner(content, model, int8_kernels=int8_kernels).tensors(inputs)
     assert set(found) == set(model.graph.activations)
     # each op is judged on the integers that the file's own op before it made
     for node in model.graph.nodes:
@@ -236,11 +244,11 @@ def test_float_ends_are_the_integer_ones_converted(text, dtype):
     inputs = random_inputs(model.graph, seed=3)
     names = model.graph.input_names
     integers = [quantize(array, model.params[name]) for array, name in zip(inputs, names, strict=True)]
-    inner = OnnxRunner(write_onnx(model, activation_dtype=dtype), model).run(integers)
+    inner = OnnxRunner(write_onnx(model, activation_dtype=dtype), model, int8_kernels=True).run(integers)
     content = write_onnx(model, activation_dtype=dtype, in_out=InOut.FLOAT)
     onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
     assert check_onnx(content, model) == []
-    runner = OnnxRunner(content, model)
+    runner = OnnxRunner(content, model, int8_kernels=True)
     seen = runner.tensors(inputs)
     for name, float_output, integer_output in zip(
         model.graph.outputs, runner.run(inputs), inner, strict=True
@@ -252,10 +260,11 @@ def test_float_ends_are_the_integer_ones_converted(text, dtype):
         np.testing.assert_array_equal(seen[name], integer_output)
 
 
+@pytest.mark.parametrize("dtype", [DType.UINT8, DType.INT8])
 @pytest.mark.parametrize("text", CASES.values(), ids=CASES.keys())
-def test_onnxruntime_computes_in_integers(text):
+def test_onnxruntime_computes_in_integers(text, dtype):
     model = quantized_case(text)
-    runner = OnnxRunner(write_onnx(model), model)
+    runner = OnnxRunner(write_onnx(model, activation_dtype=dtype), model, int8_kernels=True)
     assert runner.executed_float_ops() == FLOAT_OPS.get(model.graph.nodes[-1].op, {})
 
 

@@ -1,1 +1,1 @@
-"""What makes a graph smaller: dependency groups, importances, masks and codebooks, and what brings accuracy back."""
+"""What makes a graph smaller: groups, importances, masks and codebooks; and what brings its accuracy back."""

@@ -147,7 +147,8 @@ class SortedLine:
         """Sum of squared distances to the mean, of each run."""
         counts, sums = np.diff(edges), np.diff(self.sums[edges])
         spread = np.diff(self.squares[edges]) - np.square(sums) / np.maximum(counts, 1)
-        return np.maximum(spread, 0.0)
+        inertia: np.ndarray = np.maximum(spread, 0.0)
+        return inertia
 
     def settle(self, centroids: np.ndarray) -> np.ndarray:
         """Lloyd's algorithm from `centroids` (ascending) to a local minimum."""

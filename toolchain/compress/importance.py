@@ -6,8 +6,8 @@ is read with.
 
     l1            sum |w|
     l2            sqrt(sum w^2)                       Li et al., arXiv 1608.08710, over the whole group
-    path          sqrt(sum_j (s_j |W_j|_2)^2)         s_j: size of the channel by its own parameters
-    contribution  sqrt(sum_j (mean |x_j| |W_j|_2)^2)  the same, the size measured on samples
+    path          sqrt(sum_j (s_j |W_j|_2)^2)         s_j: length of the weights that made the channel
+    contribution  sqrt(sum_j (mean |x_j| |W_j|_2)^2)  the same, the channel's size measured on samples
     random        uniform in [0, 1)                                 control
 
 Scaling what makes a channel by a and what reads it by 1/a changes nothing that a network with ReLU computes,
@@ -28,7 +28,6 @@ import numpy as np
 
 from toolchain.compress.groups import ChannelGroup, Place
 from toolchain.graph import WEIGHTED, Graph, Node, Op
-from toolchain.graph.fold import batch_norm_affine
 
 
 class Importance(StrEnum):
@@ -84,10 +83,10 @@ def _l2(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
 
 
 def _path(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
-    """sqrt(sum_j (s_j |W_j|)^2), s the channel's size from the parameters that made it last:
+    """sqrt(sum_j (s_j |W_j|)^2), s the length of the weights that made the channel: sqrt(|w|^2 + bias^2).
 
-    after a batch norm, sqrt(scale^2 + offset^2), the root mean square of what it lets out; after a layer
-    without one, sqrt(|w|^2 + bias^2); a sum of several, the root of the sum of their squares.
+    A sum has the root of the sum of squares. A batch norm passes s on: the length that it divides away is
+    what training has left of it, and tells more than the scale and offset it puts in its place.
     """
     sizes = _parameter_sizes(graph, group)
     total = np.zeros(group.size)
@@ -152,13 +151,8 @@ def readers(graph: Graph, group: ChannelGroup) -> list[Reader]:
 
 
 def _column_norms(graph: Graph, node: Node) -> np.ndarray:
-    """`(C_in,)`: L2 norm of the weights that read each input channel, a batch norm after them folded in: it makes
-    small outputs as large as the others."""
+    """`(C_in,)`: L2 norm of the weights that read each input channel."""
     weight = graph.constants[node.inputs[1]].astype(np.float64)
-    norm = graph.only_consumer(node.output)
-    if norm is not None and norm.op is Op.BATCH_NORM:
-        multiplier, _ = batch_norm_affine(graph, norm)
-        weight = weight * multiplier.reshape(-1, *[1] * (weight.ndim - 1))
     groups = int(node.attributes.get("groups", 1))  # type: ignore[arg-type]
     blocks = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
     norms: np.ndarray = np.sqrt(np.square(blocks).sum(axis=(1, 3))).reshape(-1)
@@ -173,21 +167,19 @@ def _parameter_sizes(graph: Graph, group: ChannelGroup) -> dict[str, np.ndarray]
     for node in graph.nodes:
         if node.output not in inside:
             continue
-        if node.op is Op.BATCH_NORM:
-            sizes[node.output] = _root_of_squares(graph, group, node.inputs[1:3], axis=0)
-        elif node.op in WEIGHTED and (node.inputs[1], 0) in group.places:
-            sizes[node.output] = _root_of_squares(graph, group, node.inputs[1:], axis=0)
+        if node.op in WEIGHTED and (node.inputs[1], 0) in group.places:
+            sizes[node.output] = _root_of_squares(graph, group, node.inputs[1:])
         else:
             parts = [np.square(sizes[name]) for name in node.inputs if name in sizes]
             sizes[node.output] = np.sqrt(np.sum(parts, axis=0)) if parts else np.zeros(group.size)
     return sizes
 
 
-def _root_of_squares(graph: Graph, group: ChannelGroup, names: Sequence[str], axis: int) -> np.ndarray:
+def _root_of_squares(graph: Graph, group: ChannelGroup, names: Sequence[str]) -> np.ndarray:
     """Per channel and index, so that a channel that is cut in many places is not larger for it."""
     total = np.zeros(group.size)
     for name in names:
-        if (cut := group.places.get((name, axis))) is not None and graph.is_constant(name):
+        if (cut := group.places.get((name, 0))) is not None and graph.is_constant(name):
             total += np.square(_cut_rows(graph, cut)).sum(1) / cut.indices.shape[1]
     return np.sqrt(total)
 

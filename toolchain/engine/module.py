@@ -5,13 +5,14 @@ What compression and quantization have fixed holds while the weights move, whoev
 * a masked weight is `w * mask`;
 * a codebook weight is `values[indices]`: the k values are the parameter, the indices stay;
 * with `params`, weights and activations pass through fake quantization, `x -> scale (clip(round(x / scale) + z) - z)`,
-  whose gradient is that of the clip (straight-through, Bengio et al., arXiv 1308.3432). Activation scales stay; weight
+  and corrected biases get their correction; the gradient is that of the clip (straight-through, Bengio et al., arXiv 1308.3432). Activation scales stay; weight
   scales follow the weights' largest magnitude.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ class GraphModule(nn.Module):
         graph: Graph,
         *,
         params: Mapping[str, AffineParams] | None = None,
+        corrections: Mapping[str, np.ndarray] | None = None,
         structure: Structure | None = None,
     ) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class GraphModule(nn.Module):
         self.params = dict(params or {})
         self.structure = structure or Structure()
         statistics = {n for node in graph.nodes if node.op is Op.BATCH_NORM for n in node.inputs[_BATCH_NORM_STATISTICS]}
-        self._leaves: dict[str, tuple[nn.Module, str]] = {}
+        self._leaves: dict[str, _Leaf] = {}
         for name, array in graph.constants.items():
             book = self.structure.codebooks.get(name)
             tensor = torch.from_numpy(np.array(array if book is None else book.values))
@@ -51,6 +53,7 @@ class GraphModule(nn.Module):
         self._masks = {n: torch.from_numpy(np.array(m)) for n, m in self.structure.masks.items() if n in graph.constants}
         self._indices = {n: torch.from_numpy(b.indices.astype(np.int64)) for n, b in self.structure.codebooks.items()}
         self._weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params}
+        self._corrections = {name: torch.from_numpy(np.array(c)) for name, c in (corrections or {}).items()}
         self._rounded = _rounded_activations(graph, self.params)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
@@ -59,8 +62,10 @@ class GraphModule(nn.Module):
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def constant(self, name: str) -> Tensor:
-        """Present value of a constant as the forward pass uses it: mask, codebook and weight rounding applied."""
+        """Present value of a constant as the forward pass uses it: mask, codebook, rounding and correction applied."""
         tensor = self._held(name)
+        if name in self._corrections:
+            return tensor + self._corrections[name].to(tensor.device)
         return _fake_weight(tensor, self.params[name]) if name in self._weights else tensor
 
     def trained_constants(self) -> dict[str, np.ndarray]:
@@ -71,13 +76,13 @@ class GraphModule(nn.Module):
     def trained_structure(self) -> Structure:
         """The structure with the codebooks' present values."""
         books = {
-            name: Codebook(getattr(*self._leaves[name]).detach().cpu().numpy().copy(), book.indices)
+            name: Codebook(self._leaves[name].tensor.detach().cpu().numpy().copy(), book.indices)
             for name, book in self.structure.codebooks.items()
         }
         return self.structure.with_codebooks(books)
 
     def _held(self, name: str) -> Tensor:
-        tensor: Tensor = getattr(*self._leaves[name])
+        tensor = self._leaves[name].tensor
         if name in self._indices:
             tensor = tensor[self._indices[name].to(tensor.device)]
         if name in self._masks:
@@ -92,19 +97,36 @@ class GraphModule(nn.Module):
         return torch.fake_quantize_per_tensor_affine(value, scale, zero, params.q_min, params.q_max)
 
 
-def _register(root: nn.Module, name: str, tensor: Tensor, *, trainable: bool) -> tuple[nn.Module, str]:
-    """Put `tensor` under its dotted name, as a parameter or a buffer; (owner, attribute)."""
+@dataclass(frozen=True)
+class _Leaf:
+    """Where a constant lives: its owner's parameter or buffer of this name."""
+
+    owner: nn.Module
+    name: str
+
+    @property
+    def tensor(self) -> Tensor:
+        tensor = self.owner._parameters.get(self.name, self.owner._buffers.get(self.name))
+        assert tensor is not None
+        return tensor
+
+
+def _register(root: nn.Module, name: str, tensor: Tensor, *, trainable: bool) -> _Leaf:
+    """Put `tensor` under its dotted name, as a parameter or a buffer.
+
+    Straight into the module's tables: as attributes the user's names could be taken (`graph`, `forward`, `constant`).
+    """
     *path, leaf = name.split(".")
     owner = root
     for part in path:
-        if part not in owner._modules:
-            owner.add_module(part, nn.Module())
-        owner = owner.get_submodule(part)
+        child = owner._modules.get(part) or nn.Module()
+        owner._modules[part] = child
+        owner = child
     if trainable:
-        owner.register_parameter(leaf, nn.Parameter(tensor))
+        owner._parameters[leaf] = nn.Parameter(tensor)
     else:
-        owner.register_buffer(leaf, tensor)
-    return owner, leaf
+        owner._buffers[leaf] = tensor
+    return _Leaf(owner, leaf)
 
 
 def _rounded_activations(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:

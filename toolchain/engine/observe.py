@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from toolchain.engine.run import as_tensors, run, to_tensors
-from toolchain.graph import Graph
+from toolchain.errors import UnsupportedError
+from toolchain.graph import Graph, unsupported
 from toolchain.quantization.statistics import BINS, TensorStatistics, channel_axis, extent_for
 
 
@@ -18,13 +20,18 @@ def observe(
 ) -> dict[str, TensorStatistics]:
     """Statistics of every activation over `batches`; `histograms` adds the counts that percentiles need.
 
-    Memory is that of running one batch plus `BINS` counts a tensor, whatever the number of batches.
+    Memory is that of running one batch plus `BINS` counts a tensor, whatever the number of batches. Raises
+    UnsupportedError naming the first tensor that becomes NaN or infinite.
     """
     found = {name: TensorStatistics() for name in graph.activations}
+    axes = {name: channel_axis(graph, name) for name in graph.activations}
     constants = as_tensors(graph.constants)
 
     def hook(name: str, value: Tensor) -> Tensor:
-        found[name] = found[name].merged(measure(value, histograms=histograms))
+        try:
+            found[name] = found[name].merged(measure(value, axes[name], histograms=histograms))
+        except ValueError as error:
+            raise _not_finite(graph, name) from error
         return value
 
     with torch.inference_mode():
@@ -33,15 +40,30 @@ def observe(
     return found
 
 
-def measure(value: Tensor, *, histograms: bool) -> TensorStatistics:
-    """Statistics of one tensor of any rank."""
+def _not_finite(graph: Graph, name: str) -> UnsupportedError:
+    node = graph.producers.get(name)
+    if node is None:
+        return UnsupportedError(f"input {name} holds NaN or infinity", hint="mend the samples")
+    return unsupported(node, "becomes NaN or infinite on the calibration samples", "look at the layers before it")
+
+
+def measure(value: Tensor, axis: int, *, histograms: bool) -> TensorStatistics:
+    """Statistics of one tensor of any rank, its channels along `axis`. Raises ValueError for NaN and infinity."""
     low, high = (float(bound) for bound in torch.aminmax(value))
-    axis = channel_axis(value.dim()) if value.dim() else 0
+    if not isfinite(low) or not isfinite(high):
+        raise ValueError("the tensor holds NaN or infinity")
     others = [a for a in range(value.dim()) if a != axis]
     means = (value.mean(others) if others else value).double().reshape(-1).numpy()
     elements = value.numel() // max(len(means), 1)
     if not histograms:
         return TensorStatistics(low, high, elements, means=means)
     extent = extent_for(max(abs(low), abs(high)))
-    counts = torch.histc(value, BINS, -extent, extent).to(torch.int64).numpy()
-    return TensorStatistics(low, high, elements, extent, means, counts)
+    return TensorStatistics(low, high, elements, extent, means, _count(value, extent))
+
+
+def _count(value: Tensor, extent: float) -> np.ndarray:
+    """Histogram over `[-extent, extent]`. torch counts in the tensor's own float32, exact up to 2^24."""
+    counts = np.zeros(BINS, np.int64)
+    for part in torch.split(value.reshape(-1), 1 << 24):
+        counts += torch.histc(part, BINS, -extent, extent).to(torch.int64).numpy()
+    return counts

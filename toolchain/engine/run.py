@@ -71,7 +71,7 @@ def activations(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, np.ndar
 
 def to_tensors(arrays: Sequence[np.ndarray]) -> list[Tensor]:
     with _no_write_warnings():
-        return [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+        return [torch.from_numpy(np.asarray(array, order="C")) for array in arrays]
 
 
 @contextmanager

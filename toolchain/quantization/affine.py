@@ -119,7 +119,7 @@ def symmetric_params(bound: np.ndarray, dtype: DType = DType.INT8, axis: int | N
 
 def bias_params(source: AffineParams, weight: AffineParams) -> AffineParams:
     """int32 at scale `s_in * s_w`, zero point 0: what the accumulator holds."""
-    scale = source.scale.reshape(()) * weight.scale
+    scale = np.maximum(source.scale.reshape(()) * weight.scale, np.float32(_TINY))
     low, high = _bounds(DType.INT32)
     return AffineParams(DType.INT32, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 
@@ -32,10 +33,9 @@ def assign_params(
     structure = structure or Structure()
     graph = _untie_biases(graph)
     params = _activation_params(graph, ranges, scheme)
+    params |= _fit(graph, params, _wanted(graph, scheme, structure))
     for node in graph.nodes:
-        if node.op in WEIGHTED:
-            params |= _weight_params(graph, node, params[node.inputs[0]], scheme, structure)
-        else:
+        if node.op not in WEIGHTED:
             for name in node.inputs:
                 if graph.is_constant(name) and name not in params:
                     params[name] = _activation(*_extent(graph.constants[name]), scheme)
@@ -43,19 +43,20 @@ def assign_params(
 
 
 def shared_groups(graph: Graph) -> dict[str, str]:
-    """Activation -> representative of the tensors that must carry the same parameters (union-find)."""
-    parent = {name: name for name in graph.activations}
+    """Activation, or constant that shares with one -> representative of the tensors that must carry the same parameters
+    (union-find)."""
+    shared = [node for node in graph.nodes if QUANTIZATION_RULES[node.op].kind is Kind.SHARED]
+    parent = {name: name for name in (*graph.activations, *(name for node in shared for name in node.inputs))}
 
     def root(name: str) -> str:
         while parent[name] != name:
             name = parent[name]
         return name
 
-    for node in graph.nodes:
-        if QUANTIZATION_RULES[node.op].kind is Kind.SHARED:
-            for name in (*node.inputs, *node.outputs):
-                parent[root(name)] = root(node.inputs[0])
-    return {name: root(name) for name in graph.activations}
+    for node in shared:
+        for name in (*node.inputs, *node.outputs):
+            parent[root(name)] = root(node.inputs[0])
+    return {name: root(name) for name in parent}
 
 
 def _activation_params(
@@ -65,9 +66,10 @@ def _activation_params(
     fixed = _fixed_params(graph, groups, scheme)
     merged: dict[str, tuple[float, float]] = {}
     for name, group in groups.items():
-        low, high = ranges[name]
+        low, high = ranges[name] if name in ranges else _extent(graph.constants[name])
         before = merged.get(group, (low, high))
         merged[group] = (min(before[0], low), max(before[1], high))
+    _check_covered(graph, groups, fixed, merged)
     made = {group: fixed.get(group) or _activation(*extent, scheme) for group, extent in merged.items()}
     return {name: made[group] for name, group in groups.items()}
 
@@ -86,6 +88,25 @@ def _fixed_params(graph: Graph, groups: Mapping[str, str], scheme: Scheme) -> di
     return fixed
 
 
+def _check_covered(
+    graph: Graph,
+    groups: Mapping[str, str],
+    fixed: Mapping[str, AffineParams],
+    ranges: Mapping[str, tuple[float, float]],
+) -> None:
+    """Raises UnsupportedError where a tensor would be saturated to the fixed range of one it is joined with."""
+    for node in graph.nodes:
+        group = groups[node.output]
+        if QUANTIZATION_RULES[node.op].kind is Kind.SHARED and group in fixed:
+            (low, high), (lowest, highest), slack = ranges[group], fixed[group].bounds, 2 * fixed[group].step
+            if low < lowest - slack or high > highest + slack:
+                raise unsupported(
+                    node,
+                    f"shares the fixed scale of a sigmoid, tanh or softmax, but values reach from {low:.3g} to {high:.3g}",
+                    "join the tensors before it, or multiply its result by 1.0, which gets a scale of its own",
+                )
+
+
 def _activation(low: float, high: float, scheme: Scheme) -> AffineParams:
     if not scheme.activation_symmetric:
         return asymmetric_params(low, high, scheme.activation_dtype)
@@ -95,36 +116,58 @@ def _activation(low: float, high: float, scheme: Scheme) -> AffineParams:
 
 def refit_weights(graph: Graph, params: Mapping[str, AffineParams]) -> QuantizedGraph:
     """The same parameters for activations, new ones for weights and biases whose values have changed."""
-    fitted = dict(params)
-    for node in graph.nodes:
-        if node.op in WEIGHTED and node.inputs[1] in params:
-            granularity = Granularity.PER_TENSOR if params[node.inputs[1]].axis is None else Granularity.PER_CHANNEL
-            fitted |= _fit(graph, node, params[node.inputs[0]], granularity, params[node.inputs[1]].dtype)
-    return QuantizedGraph(graph, fitted)
+    wanted = {
+        node.inputs[1]: (_granularity(params[node.inputs[1]]), params[node.inputs[1]].dtype)
+        for node in graph.nodes
+        if node.op in WEIGHTED and node.inputs[1] in params
+    }
+    return QuantizedGraph(graph, {**params, **_fit(graph, params, wanted)})
 
 
-def _weight_params(
-    graph: Graph, node: Node, source: AffineParams, scheme: Scheme, structure: Structure
-) -> dict[str, AffineParams]:
-    granularity = Granularity.PER_TENSOR if node.inputs[1] in structure.codebooks else scheme.granularity(node.op)
-    return _fit(graph, node, source, granularity, scheme.weight_dtype)
+def _granularity(params: AffineParams) -> Granularity:
+    return Granularity.PER_TENSOR if params.axis is None else Granularity.PER_CHANNEL
 
 
-def _fit(
-    graph: Graph, node: Node, source: AffineParams, granularity: Granularity, dtype: DType
-) -> dict[str, AffineParams]:
-    _, weight_name, *bias_names = node.inputs
-    weight = graph.constants[weight_name]
-    bound = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
+_Wanted: TypeAlias = Mapping[str, tuple[Granularity, DType]]
+"""What each weight is quantized to."""
+
+
+def _wanted(graph: Graph, scheme: Scheme, structure: Structure) -> _Wanted:
+    layers = {node.inputs[1]: node.op for node in graph.nodes if node.op in WEIGHTED}
+    return {
+        name: (Granularity.PER_TENSOR if name in structure.codebooks else scheme.granularity(op), scheme.weight_dtype)
+        for name, op in layers.items()
+    }
+
+
+def _fit(graph: Graph, params: Mapping[str, AffineParams], wanted: _Wanted) -> dict[str, AffineParams]:
+    """Parameters of the wanted weights and of their biases; a weight that several nodes read has one scale for all."""
+    layers = [node for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in wanted]
+    bounds: dict[str, np.ndarray] = {}
+    for node in layers:
+        bound = _weight_bound(graph, node, params[node.inputs[0]])
+        bounds[node.inputs[1]] = np.maximum(bounds.get(node.inputs[1], 0.0), bound)
+    fitted = {name: _weight_params(bound, *wanted[name]) for name, bound in bounds.items()}
+    return fitted | {
+        name: bias_params(params[node.inputs[0]], fitted[node.inputs[1]]) for node in layers for name in node.inputs[2:]
+    }
+
+
+def _weight_bound(graph: Graph, node: Node, source: AffineParams) -> np.ndarray:
+    """What each output channel's integers must reach: its largest weight, or more where its bias needs a larger scale."""
+    weight = graph.constants[node.inputs[1]]
+    bound: np.ndarray = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
     bound = np.maximum(bound, bound.max() * _SCALE_SPREAD)
-    for name in bias_names:
+    for name in node.inputs[2:]:
         bias = np.abs(graph.constants[name].astype(np.float64))
         bound = np.maximum(bound, bias * 127 / (source.step * _BIAS_HEADROOM))
-    if granularity is Granularity.PER_TENSOR:
-        params = symmetric_params(bound.max(), dtype)
-    else:
-        params = symmetric_params(bound, dtype, axis=0)
-    return {weight_name: params} | {name: bias_params(source, params) for name in bias_names}
+    return bound
+
+
+def _weight_params(bound: np.ndarray, granularity: Granularity, dtype: DType) -> AffineParams:
+    if granularity == Granularity.PER_TENSOR:
+        return symmetric_params(bound.max(), dtype)
+    return symmetric_params(bound, dtype, axis=0)
 
 
 def _extent(constant: np.ndarray) -> tuple[float, float]:

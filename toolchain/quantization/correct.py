@@ -1,4 +1,4 @@
-"""Bias correction: what rounding the weights shifts on average is taken out of the bias.
+"""Bias correction: what rounding the weights shifts on average is taken out of the integer biases.
 
 Rounding changes a layer's result by `(W_q - W) x`, whose mean over the samples is `(W_q - W) E[x]`; the corrected bias
 is `b - (W_q - W) E[x]` (Nagel et al., Data-Free Quantization, arXiv 1906.04721, section 4.2, with E[x] measured per
@@ -8,23 +8,30 @@ channel in the calibration pass instead of derived from batch-norm statistics). 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from toolchain.graph import WEIGHTED, Node, Op
+from toolchain.graph import WEIGHTED, Graph, Node, Op
 from toolchain.quantization.affine import dequantize
 from toolchain.quantization.quantized import QuantizedGraph
+from toolchain.quantization.statistics import channel_axis
 
 
 def correct_biases(model: QuantizedGraph, means: Mapping[str, np.ndarray]) -> QuantizedGraph:
-    """`model` with corrected biases; `means` holds E[x] `(C,)` of each activation. Layers without a bias stay."""
-    changed = {}
+    """`model` with corrections; `means` holds E[x] `(C,)` of each activation. Layers without a bias get none."""
+    corrections = {}
     for node in model.graph.nodes:
-        if node.op in WEIGHTED and len(node.inputs) == 3 and node.inputs[0] in means:
-            bias = model.graph.constants[node.inputs[2]].astype(np.float64)
-            shift = _mean_shift(model, node, means[node.inputs[0]])
-            changed[node.inputs[2]] = (bias - shift).astype(np.float32)
-    return model.with_constants(changed)
+        if node.op in WEIGHTED and len(node.inputs) == 3 and _measured(model.graph, node, means):
+            corrections[node.inputs[2]] = -_mean_shift(model, node, means[node.inputs[0]]).astype(np.float32)
+    return replace(model, corrections=corrections)
+
+
+def _measured(graph: Graph, node: Node, means: Mapping[str, np.ndarray]) -> bool:
+    """Whether the means of what `node` reads lie along the axis it sums over."""
+    source = node.inputs[0]
+    axis = graph.types[source].rank - 1 if node.op is Op.LINEAR else 1
+    return source in means and channel_axis(graph, source) == axis
 
 
 def _mean_shift(model: QuantizedGraph, node: Node, mean: np.ndarray) -> np.ndarray:

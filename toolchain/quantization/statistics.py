@@ -11,6 +11,8 @@ from math import ceil, inf, log2
 
 import numpy as np
 
+from toolchain.graph import Graph, Op
+
 BINS = 4096
 
 
@@ -63,9 +65,12 @@ class TensorStatistics:
         return merged
 
 
-def channel_axis(rank: int) -> int:
-    """The axis a tensor's features lie on: 1 for a batch of images `(N, C, H, W)`, else the last."""
-    return 1 if rank == 4 else rank - 1
+def channel_axis(graph: Graph, name: str) -> int:
+    """The axis a tensor's features lie on: 1 for a batch of images `(N, C, H, W)`, the last for any other and for what a
+    linear layer reads."""
+    rank = graph.types[name].rank
+    read_by_linear = any(node.op is Op.LINEAR for node in graph.consumers.get(name, ()))
+    return 1 if rank == 4 and not read_by_linear else max(rank - 1, 0)
 
 
 def extent_for(bound: float) -> float:

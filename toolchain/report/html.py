@@ -46,10 +46,7 @@ def render_html(facts: Facts) -> str:
         measures=measures(facts),
         files=deployed(facts["files"]),
         gates=[_gate(row, facts) for row in facts["gates"]],
-        savings=[
-            row | {"label": _SAVINGS.get(row["saving"], row["saving"])} for row in facts["device"]["savings"]
-        ],
-        slowest=max((run["seconds"] or 0.0 for run in facts["stages"]), default=0.0) or 1.0,
+        savings=[_saving(row) for row in facts["device"]["savings"]],
         charts=_charts(layers),
         worst=figures.worst_layer(layers),
         rows=_rows(facts),
@@ -101,6 +98,10 @@ def _rows(facts: Facts) -> list[dict[str, Any]]:
         }
         for layer in layers
     ]
+
+
+def _saving(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "label": _SAVINGS.get(row["saving"], row["saving"])}
 
 
 def _gate(row: Mapping[str, Any], facts: Facts) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from threading import Lock, Timer
 from typing import Protocol, TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TaskProgressColumn, TextColumn
+from rich.text import Text
 
 from toolchain.report.units import format_seconds
 
@@ -21,7 +22,7 @@ SHOWN_AFTER_S = 1.0
 
 
 class RichProgress:
-    """`toolchain.progress.Progress` for people. Use it in a `with` block, so that Ctrl-C leaves a clean terminal."""
+    """`toolchain.progress.Progress` for people. A `with` block leaves a clean terminal, also on Ctrl-C."""
 
     def __init__(self, console: Console | None = None, *, shown_after_s: float = SHOWN_AFTER_S) -> None:
         console = console or Console(stderr=True)
@@ -98,6 +99,25 @@ class _Lines:
         self._console.file.flush()
 
 
+class _TimeLeft(ProgressColumn):
+    """`0:42 left`; for work that cannot tell how far it is, how long it has taken."""
+
+    max_refresh = 0.5  # an estimate that changes faster cannot be read
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(_clock(task.elapsed), style="progress.elapsed")
+        return Text(f"{_clock(task.time_remaining)} left", style="progress.remaining")
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "-:--"
+    minutes, left = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
 class _Bars:
     """One live display for all bars, there only while something has run for longer than the delay."""
 
@@ -110,8 +130,7 @@ class _Bars:
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TaskProgressColumn(show_speed=False),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left", style="dim"),
+            _TimeLeft(),
             console=console,
             transient=True,
             expand=True,

@@ -1,4 +1,4 @@
-"""What stands at the end of a deployment: float against deployed, gates, what was left out, where the files are."""
+"""The end of a deployment: float against deployed, gates, what was left out, where the files are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from toolchain.report.units import format_seconds
 __all__ = ["RichProgress", "print_summary"]
 
 
-def print_summary(facts: Facts, console: Console, *, paths: Sequence[Path] = ()) -> None:
+def print_summary(facts: Facts, console: Console, paths: Sequence[Path] = ()) -> None:
     """Print the end of a deployment. `paths` are the files written, by default the names the facts hold.
 
     A path stands alone on its line and is never broken, so that it can be clicked or copied.
@@ -74,25 +74,20 @@ class _Screen:
     def print_gates(self, facts: Facts) -> None:
         judged = [gate for gate in facts["gates"] if gate["passed"] is not None]
         on = f"on {facts['samples']} samples kept apart from calibration"
-        if not facts["missed"]:
-            held = (
-                f"{len(judged)} gate{'s' * (len(judged) != 1)} held {on}"
-                if judged
-                else f"no gate was judged {on}"
-            )
-            self._rows([(self.mark(bool(judged)) if judged else Text("-"), self.text(held))])
-        else:
-            self._console.print(self.text(f"{len(facts['missed'])} gate(s) missed {on}", "bold red"))
+        if facts["missed"]:
+            self._console.print(self.text(f"{_gates(len(facts['missed']))} missed {on}", "bold red"))
             self._rows((self.mark(False), self.text(line)) for line in facts["missed"])
+        else:
+            held = self.text(f"{_gates(len(judged))} held {on}")
+            self._console.print(Text(" ").join([self.mark(True), held]) if judged else held)
 
     def print_stages(self, facts: Facts) -> None:
         runs = facts["stages"]
         if runs:
-            # stages taken from the store cost next to nothing; saying so explains the short times
-            steps = [
-                f"{r['name']} {'(resumed)' if r['resumed'] else format_seconds(r['seconds'])}" for r in runs
-            ]
-            self._console.print(self.text(f"stages: {', '.join(steps)}", "dim"))
+            # a stage taken from the store costs next to nothing: its time would say the wrong thing
+            times = ["(resumed)" if run["resumed"] else format_seconds(run["seconds"]) for run in runs]
+            steps = ", ".join(f"{run['name']} {time}" for run, time in zip(runs, times, strict=True))
+            self._console.print(self.text(f"stages: {steps}", "dim"))
         if facts["left_out"]:
             self._console.print(self.text("left out:", "dim"))
             self._rows((self.text(row["stage"]), self.text(row["why"], "dim")) for row in facts["left_out"])
@@ -109,3 +104,7 @@ class _Screen:
         for row in rows:
             grid.add_row(*row)
         self._console.print(Padding(grid, (0, 0, 0, 2)))
+
+
+def _gates(count: int) -> str:
+    return f"{count} gate{'' if count == 1 else 's'}"

@@ -81,12 +81,8 @@ def format_change(ratio: float | None, more: str, less: str) -> str:
         return ""
     if 0.995 < ratio < 1.005:
         return "the same"
-    times = ratio if ratio > 1 else 1 / ratio
-    return (
-        f"{times:.2f}x {more if ratio > 1 else less}"
-        if times < 10
-        else f"{times:.0f}x {more if ratio > 1 else less}"
-    )
+    times, word = (ratio, more) if ratio > 1 else (1 / ratio, less)
+    return f"{times:.2f}x {word}" if times < 10 else f"{times:.0f}x {word}"
 
 
 def _three_digits(value: float) -> str:

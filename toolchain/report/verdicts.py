@@ -1,4 +1,4 @@
-"""Each gate of the target beside what was measured: the same comparisons `validation.gates` makes, passed ones too.
+"""Each gate of the target beside what was measured: what `validation.gates` compares, passed ones too.
 
     {"gate": "sqnr_db", "bound": "at least", "wanted": 15.0, "measured": 25.9, "where": ..., "passed": true}
 
@@ -33,32 +33,23 @@ def judged_gates(found: Validation, gates: Gates) -> list[dict[str, Any]]:
 
 
 def _most(gate: str, wanted: float | None, measured: Measured) -> dict[str, Any] | None:
+    if wanted is None:
+        return None
     worst, where = max(measured, default=(None, None), key=lambda pair: pair[0])
-    return _row(
-        gate, "at most", wanted, worst, where, worst is not None and wanted is not None and worst <= wanted
-    )
+    passed = None if worst is None else worst <= wanted
+    return {**_row(gate, "at most", wanted, worst), "where": where, "passed": passed}
 
 
 def _least(gate: str, wanted: float | None, measured: Measured) -> dict[str, Any] | None:
-    worst, where = min(measured, default=(None, None), key=lambda pair: pair[0])
-    return _row(
-        gate, "at least", wanted, worst, where, worst is not None and wanted is not None and worst >= wanted
-    )
-
-
-def _row(
-    gate: str, bound: str, wanted: float | None, worst: float | None, where: str | None, passed: bool
-) -> dict[str, Any] | None:
     if wanted is None:
         return None
-    return {
-        "gate": gate,
-        "bound": bound,
-        "wanted": wanted,
-        "measured": finite(worst),
-        "where": where,
-        "passed": None if worst is None else passed,
-    }
+    worst, where = min(measured, default=(None, None), key=lambda pair: pair[0])
+    passed = None if worst is None else worst >= wanted
+    return {**_row(gate, "at least", wanted, worst), "where": where, "passed": passed}
+
+
+def _row(gate: str, bound: str, wanted: float, worst: float | None) -> dict[str, Any]:
+    return {"gate": gate, "bound": bound, "wanted": wanted, "measured": finite(worst)}
 
 
 def _integer(found: Validation) -> Iterator[RuntimeResult]:

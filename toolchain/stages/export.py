@@ -39,17 +39,18 @@ class Export(Stage[Model, ExportedModel]):
 
     def __call__(self, model: Model, /, *, progress: Progress = SILENT) -> ExportedModel:
         files: dict[str, bytes] = {}
-        params = model.params if isinstance(model, QuantizedModel) else {}
-        graph = model.graph if params else fold(model.graph)
-        if params:
-            files |= self._written(QuantizedGraph(graph, params), "model")
-        if self.float_files or not params:
-            files |= self._written(graph, "model.float" if params else "model")
+        quantized = isinstance(model, QuantizedModel)
+        graph = model.graph if quantized else fold(model.graph)
+        if isinstance(model, QuantizedModel):
+            files |= self._written(model.quantized, "model")
+        if self.float_files or not quantized:
+            files |= self._written(graph, "model.float" if quantized else "model")
         return ExportedModel(
             graph=graph,
             reference=model.reference,
             structure=model.structure,
-            params=params,
+            params=model.params if isinstance(model, QuantizedModel) else {},
+            corrections=model.corrections if isinstance(model, QuantizedModel) else {},
             files=files,
             history=model.recorded(self, {"bytes": {name: len(content) for name, content in files.items()}}),
         )

@@ -57,9 +57,7 @@ class Prune(Stage[TracedModel, TracedModel]):
         if self.importance not in list(Importance):
             findings.append(f"importance is {self.importance!r}: choose one of {', '.join(Importance)}")
         elif self.kind == PruneKind.CHANNELS and self.importance in NEEDS_SAMPLES and self.samples is None:
-            findings.append(
-                f"importance {self.importance.value} is measured on samples: give some, or choose path"
-            )
+            findings.append(f"importance {self.importance} is measured on samples: give some, or choose path")
         if not isinstance(self.round_to, int) or self.round_to < 1:
             findings.append(f"round_to is {self.round_to!r}: give a whole number from 1, such as 8")
         if self.samples is not None and not isinstance(self.samples, SampleSet):
@@ -95,7 +93,6 @@ class Prune(Stage[TracedModel, TracedModel]):
 
     def _batches(self, model: TracedModel, progress: Progress) -> Iterator[tuple[np.ndarray, ...]]:
         assert self.samples is not None  # __post_init__ has seen to it
-        inputs = (InputType(v.name, v.type.shape, v.type.dtype.numpy) for v in model.graph.inputs)
         checked = self.samples.checked(input_types(model.graph)).calibration()
         total = -(-self.samples.calibration_count // self.samples.batch_size)
         return (batch.inputs for batch in progress.track(checked, description="prune", total=total))

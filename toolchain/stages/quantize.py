@@ -38,8 +38,10 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
     correct_bias: bool = True
 
     def __post_init__(self) -> None:
-        if not 50 < self.percentile <= 100:
-            raise OptionError(f"percentile must lie in (50, 100], not {self.percentile}")
+        if not isinstance(self.percentile, (int, float)) or not 50 < self.percentile <= 100:
+            raise OptionError(f"percentile must lie in (50, 100], not {self.percentile!r}")
+        if self.ranges not in list(RangeMethod):
+            raise OptionError(f"ranges is {self.ranges!r}", hint=f"choose {' or '.join(RangeMethod)}")
 
     def __call__(self, model: CalibratedModel, /, *, progress: Progress = SILENT) -> QuantizedModel:
         ranges = {name: self._range(statistics) for name, statistics in model.statistics.items()}
@@ -54,11 +56,12 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
             reference=model.reference,
             structure=model.structure,
             params=quantized.params,
+            corrections=quantized.corrections,
             history=model.recorded(self, facts),
         )
 
     def _range(self, statistics: TensorStatistics) -> tuple[float, float]:
-        if self.ranges is RangeMethod.MINMAX:
+        if self.ranges == RangeMethod.MINMAX:
             return statistics.minmax()
         try:
             return statistics.percentile(self.percentile)

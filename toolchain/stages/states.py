@@ -165,20 +165,22 @@ class CalibratedModel(Model):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedModel(Model):
-    """A folded graph with float master weights and the affine parameters of every tensor."""
+    """A folded graph with float master weights, the affine parameters of every tensor and the biases' corrections."""
 
     state = "quantized"
 
     params: Mapping[str, AffineParams]
+    corrections: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @cached_property
     def quantized(self) -> QuantizedGraph:
-        return QuantizedGraph(self.graph, self.params)
+        return QuantizedGraph(self.graph, self.params, self.corrections)
 
     def to_module(self) -> nn.Module:
         from toolchain.engine.module import GraphModule
 
-        return GraphModule(self.graph, params=self.params, structure=self.structure)
+        options = {"params": self.params, "corrections": self.corrections, "structure": self.structure}
+        return GraphModule(self.graph, **options)  # type: ignore[arg-type]
 
     def from_module(self, module: nn.Module) -> Self:
         trained = super().from_module(module)
@@ -187,10 +189,13 @@ class QuantizedModel(Model):
     def _plain(self) -> dict[str, Any]:
         return {**super()._plain(), "params": {name: params.to_plain() for name, params in self.params.items()}}
 
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return super()._arrays() | {f"correction/{name}": array for name, array in self.corrections.items()}
+
     @classmethod
     def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         params = {name: AffineParams.from_plain(value) for name, value in plain["params"].items()}
-        return {**super()._fields(plain, arrays), "params": params}
+        return {**super()._fields(plain, arrays), "params": params, "corrections": _under("correction/", arrays)}
 
 
 @dataclass(frozen=True, kw_only=True)

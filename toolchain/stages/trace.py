@@ -32,6 +32,10 @@ class Trace(Stage[Any, TracedModel]):
 
     example_inputs: Sequence[Any] | None = None
 
+    def __post_init__(self) -> None:
+        if hasattr(self.example_inputs, "shape"):
+            raise OptionError("example_inputs is one array", hint="give a tuple, one array a model input: (x,)")
+
     def __call__(self, model: nn.Module | ExportedProgram, /, *, progress: Progress = SILENT) -> TracedModel:
         from torch.export import ExportedProgram
 
@@ -51,4 +55,4 @@ class Trace(Stage[Any, TracedModel]):
     def _arrays(self) -> tuple[np.ndarray, ...] | None:
         if self.example_inputs is None:
             return None
-        return tuple(a if isinstance(a, np.ndarray) else np.asarray(a.detach().cpu()) for a in self.example_inputs)
+        return tuple(np.asarray(a.detach().cpu() if hasattr(a, "detach") else a) for a in self.example_inputs)

@@ -19,17 +19,25 @@ from toolchain.validation.results import TensorResult
 
 
 def compare_tensors(
-    model: QuantizedGraph, runners: Sequence[Runner], samples: Sequence[Sequence[np.ndarray]]
+    model: QuantizedGraph,
+    runners: Sequence[Runner],
+    samples: Sequence[Sequence[np.ndarray]],
+    *,
+    takes_integers: bool = True,
 ) -> tuple[TensorResult, ...]:
-    """Results for every activation, in evaluation order. `samples` are float inputs with a batch of 1."""
+    """Results for every activation, in evaluation order.
+
+    `samples` are float inputs with a batch of 1; `takes_integers` says what the files' inputs are.
+    """
     simulator = Simulator(model)
     noise = {name: Comparison() for name in model.graph.activations}
     seen: dict[str, tuple[float, float]] = {}
     steps: dict[str, dict[str, int]] = {name: {} for name in model.graph.activations}
     for inputs in samples:
         floats = activations(model.graph, inputs)
+        given = quantize_inputs(model, inputs) if takes_integers else inputs
         for runner in runners:
-            tensors = runner.tensors(quantize_inputs(model, inputs))
+            tensors = runner.tensors(given)
             for name, worst in op_steps(simulator, tensors).items():
                 steps[name][runner.name] = max(steps[name].get(runner.name, 0), worst)
             if runner is runners[0]:

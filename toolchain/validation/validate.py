@@ -24,7 +24,7 @@ from toolchain.targets import Gates
 from toolchain.validation.gates import missed_gates
 from toolchain.validation.latency import median_latency_ms
 from toolchain.validation.metrics import Comparison, accuracy, is_classes
-from toolchain.validation.results import Agreement, RuntimeResult, Validation
+from toolchain.validation.results import Agreement, RuntimeResult, TensorResult, Validation
 from toolchain.validation.tensors import compare_tensors, quantize_inputs
 
 Metric: TypeAlias = Callable[[Sequence[np.ndarray], np.ndarray | None], float]
@@ -78,16 +78,16 @@ def validate(
         for track in tracks:
             _judge(track, batch, targets)
     judge = _Judge(metric, references, labels)
-    quantized = QuantizedGraph(model.graph, model.params)
+    quantized = model.quantized
     few = [inputs for inputs in islice(_singles(checked), TENSOR_SAMPLES)]
-    runners = [track.runner for track in tracks if isinstance(track.model, QuantizedGraph)]
+    deployed = [track for track in tracks if isinstance(track.model, QuantizedGraph)]
     found = Validation(
         samples=sum(len(r[0]) for r in references),
         score_name=judge.name,
         reference_score=judge.score(references),
         runtimes=tuple(_runtime_result(track, judge) for track in tracks),
         agreements=_agreements(quantized, tracks, gates.output_steps),
-        tensors=compare_tensors(quantized, runners, few) if model.params else (),
+        tensors=_tensors(quantized, deployed, few),
         missed=(),
     )
     return missed_gates(found, gates)
@@ -104,7 +104,7 @@ def _tracks(model: ExportedModel) -> list[_Track]:
     tracks = []
     for file, content in model.files.items():
         is_float = not model.params or ".float." in file
-        graph = model.graph if is_float else QuantizedGraph(model.graph, model.params)
+        graph = model.graph if is_float else model.quantized
         steps = None if is_float else [model.params[n].step if n in model.params else 1.0 for n in graph_outputs(graph)]
         integers = takes_integers(file, content)
         for runner, most in _runners(file, content, graph):
@@ -210,6 +210,15 @@ def _runtime_result(track: _Track, judge: _Judge) -> RuntimeResult:
         score=judge.score([_real(track, outputs) for outputs in track.outputs]),
         latency_ms=track.latency_ms,
     )
+
+
+def _tensors(
+    model: QuantizedGraph, tracks: Sequence[_Track], samples: Sequence[Sequence[np.ndarray]]
+) -> tuple[TensorResult, ...]:
+    if not tracks:
+        return ()
+    runners = [track.runner for track in tracks]
+    return compare_tensors(model, runners, samples, takes_integers=tracks[0].takes_integers)
 
 
 def _agreements(model: QuantizedGraph, tracks: Sequence[_Track], within: int) -> tuple[Agreement, ...]:

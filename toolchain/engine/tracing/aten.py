@@ -84,6 +84,8 @@ def _batch_norm(
 ) -> str:
     if mean is None or variance is None:
         raise CannotLower("it keeps no running statistics, so it depends on the batch: set track_running_stats=True")
+    if training:
+        raise CannotLower("it normalises by the batch's own statistics: export the model in eval mode")
     features = b.shapes[x][1]
     weight = weight or b.constant(np.ones(features, np.float32), f"{b.source.module}.weight")
     bias = bias or b.constant(np.zeros(features, np.float32), f"{b.source.module}.bias")
@@ -135,11 +137,11 @@ def _rsub(b: GraphBuilder, left: Any, right: Any, alpha: float = 1) -> str:
 
 
 def _div(b: GraphBuilder, left: Any, right: Any) -> str:
-    if isinstance(right, (int, float)):
+    if isinstance(right, (int, float)) and right:
         return b.add(Op.MUL, _tensor(b, left), b.constant(1 / right))
-    if right in b.constants:
+    if right in b.constants and b.constants[right].all():
         return b.add(Op.MUL, _tensor(b, left), b.constant((1 / b.constants[right]).astype(np.float32)))
-    raise CannotLower("only division by a constant is supported: multiply by the reciprocal instead")
+    raise CannotLower("only division by a constant other than 0 is supported: multiply by the reciprocal instead")
 
 
 def _tensor(b: GraphBuilder, value: Any) -> str:
@@ -187,7 +189,7 @@ def _avg_pool2d(
     if divisor_override is not None:
         raise CannotLower("divisor_override is not supported")
     window, reaches_past = _window(b, x, kernel_size, stride, padding, ceil_mode)
-    if count_include_pad and any(window["padding"]):
+    if count_include_pad and any(_pair(padding)):
         if reaches_past:
             raise CannotLower("ceil_mode with padding that counts is not supported: set count_include_pad=False")
         top, left, bottom, right = window["padding"]
@@ -222,10 +224,6 @@ def _mean(b: GraphBuilder, x: str, axes: Any = None, keepdim: bool = False, dtyp
 
 
 # ---- shape ---------------------------------------------------------------------------------------------------------
-
-
-def _to_result_shape(b: GraphBuilder, x: str, *_: Any, result: Any) -> str:
-    return b.reshape(x, result.shape)
 
 
 def _permute(b: GraphBuilder, x: str, axes: Sequence[int]) -> str:
@@ -281,6 +279,7 @@ def _select(b: GraphBuilder, x: str, axis: int, index: int) -> str:
 
 
 def _narrow(b: GraphBuilder, x: str, axis: int, start: int, length: int) -> str:
+    start %= b.shapes[x][_axis(axis, len(b.shapes[x]))]
     return _slice(b, x, axis, start, start + length)
 
 
@@ -294,10 +293,6 @@ def _split(b: GraphBuilder, x: str, sizes: int | Sequence[int], axis: int = 0) -
 
 def _chunk(b: GraphBuilder, x: str, chunks: int, axis: int = 0) -> list[str]:
     return _split(b, x, ceil(b.shapes[x][axis] / chunks), axis)
-
-
-def _same(b: GraphBuilder, x: str, *_: Any, **__: Any) -> str:
-    return x
 
 
 def _plain(op: Op) -> Rule:
@@ -351,3 +346,8 @@ RESHAPES = frozenset({"view", "reshape", "flatten", "unflatten", "squeeze", "uns
 
 IDENTITIES = frozenset({"dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh_copy"})
 """Ops that do nothing to a float model in eval mode."""
+
+_MOVED = frozenset({"permute", "transpose", "t", "slice", "select", "narrow", "split", "split_with_sizes", "chunk"})
+_COPIES = frozenset({"clone", "_to_copy", "lift_fresh_copy"})
+VIEWS = RESHAPES | _MOVED | IDENTITIES - _COPIES
+"""Ops whose result may lie in the memory of their first argument."""

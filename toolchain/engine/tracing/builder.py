@@ -20,7 +20,7 @@ from toolchain.graph.graph import unique_name
 from toolchain.graph.types import Attribute, Shape
 
 _FRAME = r'File "(?P<file>[^"]+)", line (?P<line>\d+), in '
-_TORCH = str(Path(torch.__file__).parent)
+_TORCH = Path(torch.__file__).parent
 
 
 class CannotLower(Exception):
@@ -91,8 +91,13 @@ def source_of(node: fx.Node) -> Source:
     stack = node.meta.get("nn_module_stack") or {}
     module = next((path for path, _ in reversed(list(stack.values()))), "")
     frames = [(m["file"], int(m["line"])) for m in finditer(_FRAME, node.meta.get("stack_trace") or "")]
-    file, line = next(((f, n) for f, n in reversed(frames) if not f.startswith(_TORCH)), ("", 0))
+    file, line = next(((f, n) for f, n in reversed(frames) if not is_torch(f)), ("", 0))
     return Source(module.removeprefix("L['self']."), portable_path(file), line)
+
+
+def is_torch(file: str) -> bool:
+    """Whether a source file is torch's own (torchvision's is not)."""
+    return Path(file).is_relative_to(_TORCH)
 
 
 def portable_path(file: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,11 @@ from torch.export.graph_signature import InputKind
 
 from toolchain.engine.evaluate import evaluate
 from toolchain.engine.run import to_tensors
-from toolchain.engine.tracing.aten import ATEN_RULES, IDENTITIES, RESHAPES
-from toolchain.engine.tracing.builder import CannotLower, GraphBuilder, portable_path, source_of
+from toolchain.engine.tracing.aliases import Aliases
+from toolchain.engine.tracing.aten import ATEN_RULES, IDENTITIES, RESHAPES, VIEWS
+from toolchain.engine.tracing.builder import CannotLower, GraphBuilder, is_torch, portable_path, source_of
 from toolchain.errors import OptionError, UnsupportedError, raise_collected
-from toolchain.graph import DType, Graph, TensorType, Value
-
-_VIEWS = RESHAPES | {"permute", "transpose", "t", "slice", "select", "narrow", "split", "chunk"}
+from toolchain.graph import WEIGHTED, DType, Graph, Op, TensorType, Value
 
 
 def trace(model: nn.Module | ExportedProgram, example_inputs: Sequence[np.ndarray] | None = None) -> Graph:
@@ -32,6 +30,7 @@ def trace(model: nn.Module | ExportedProgram, example_inputs: Sequence[np.ndarra
     """
     program = model if isinstance(model, ExportedProgram) else export(model, example_inputs or ())
     graph = fold_constants(lower(program))
+    _check_weights_are_constant(graph)
     bad = [name for name, array in graph.constants.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     raise_collected(OptionError, "the model's weights are not finite:", [f"{name} holds NaN or infinity" for name in bad],
                     hint="load a checkpoint of a training that converged")  # fmt: skip
@@ -66,9 +65,7 @@ def _is_data_dependent(error: BaseException) -> bool:
 
 
 def _user_frame(error: BaseException) -> str | None:
-    torch_folder = str(Path(torch.__file__).parent)
-    here = str(Path(__file__).parent)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((torch_folder, here))]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_torch(f.filename) and f.filename != __file__]
     return f"{portable_path(frames[-1].filename)}:{frames[-1].lineno}" if frames else None
 
 
@@ -80,6 +77,7 @@ def lower(program: ExportedProgram) -> Graph:
     outputs: list[str] = []
     findings: dict[str, None] = {}
     placed = _placeholders(program, builder)
+    aliases = Aliases(program.graph)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             values[node] = placed.get(node.name) or _add_input(node, inputs, builder)
@@ -88,7 +86,7 @@ def lower(program: ExportedProgram) -> Graph:
         elif node.op == "call_function":
             builder.source = source_of(node)
             try:
-                values[node] = _lower_node(node, values, builder)
+                values[node] = _lower_node(node, values, builder, aliases)
             except CannotLower as why:
                 findings[f"{_op_name(node)}: {why} [{builder.source}]"] = None
                 values[node] = None
@@ -112,8 +110,9 @@ def _placeholders(program: ExportedProgram, builder: GraphBuilder) -> dict[str, 
         tensor = source[spec.target].detach()
         key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
         if key not in stored or not tensor.numel():
-            array = tensor.cpu().contiguous().numpy()
-            stored[key] = builder.constant(array.astype(np.float32) if array.dtype == np.float64 else array, spec.target)
+            # a copy: the user's module may be trained on, and the graph stays what it was
+            array = tensor.cpu().to(torch.float32, copy=True, memory_format=torch.contiguous_format).numpy()
+            stored[key] = builder.constant(array, spec.target)
         placed[spec.arg.name] = stored[key]
     return placed
 
@@ -121,7 +120,13 @@ def _placeholders(program: ExportedProgram, builder: GraphBuilder) -> dict[str, 
 def _add_input(node: fx.Node, inputs: list[Value], builder: GraphBuilder) -> str:
     example = node.meta["val"]
     shape = tuple(int(size) for size in example.shape)
-    inputs.append(Value(node.name, TensorType(DType(str(example.dtype).removeprefix("torch.")), shape)))
+    if example.dtype != torch.float32:
+        dtype = str(example.dtype).removeprefix("torch.")
+        raise UnsupportedError(
+            f"input {node.name} is {dtype}, and a graph takes float32",
+            hint="give float32 example inputs, and convert outside the model what is not",
+        )
+    inputs.append(Value(node.name, TensorType(DType.FLOAT32, shape)))
     builder.shapes[node.name] = shape
     return node.name
 
@@ -135,34 +140,45 @@ def _op_name(node: fx.Node) -> str:
     return getattr(node.target, "_opname", getattr(node.target, "__name__", str(node.target)))
 
 
-def _lower_node(node: fx.Node, values: dict[fx.Node, Any], builder: GraphBuilder) -> Any:
-    def named(item: fx.Node) -> Any:
-        if values[item] is None:
-            raise CannotLower("follows an unsupported op")
-        return values[item]
-
+def _lower_node(node: fx.Node, values: dict[fx.Node, Any], builder: GraphBuilder, aliases: Aliases) -> Any:
     name = _op_name(node)
-    if any(values.get(n, "") is None for n in node.all_input_nodes):
-        return None  # already reported where it began
-    args: Any = fx.node.map_arg(list(node.args), named)
-    kwargs: Any = fx.node.map_arg(dict(node.kwargs), named)
-    if node.target is operator.getitem:
-        return args[0][args[1]]
-    if name.startswith(("_assert", "sym_")):
-        return args[0] if args else None
     in_place = name.endswith("_") and not name.startswith("__")
     name = name.removesuffix("_") if in_place else name
+    aliases.see(node, may_alias=name in VIEWS, in_place=in_place)
+    silent = node.target is operator.getitem or name.startswith(("_assert", "sym_"))
+    if not silent and name not in ATEN_RULES.keys() | IDENTITIES | RESHAPES:
+        raise CannotLower("not in the op set")
+    if any(values[n] is None for n in node.all_input_nodes):
+        return None  # reported where it began
+    args: Any = fx.node.map_arg(list(node.args), values.__getitem__)
+    kwargs: Any = fx.node.map_arg(dict(node.kwargs), values.__getitem__)
+    if silent:
+        return _member(node, args) if node.target is operator.getitem else args[0] if args else None
+    if name in IDENTITIES | RESHAPES:
+        _check_stays_float(node)
     if name in IDENTITIES:
         result: Any = args[0]
     elif name in RESHAPES:
         result = builder.reshape(args[0], node.meta["val"].shape)
-    elif (rule := ATEN_RULES.get(name)) is not None:
-        result = _apply(rule, builder, args, kwargs)
     else:
-        raise CannotLower("not in the op set")
+        result = _apply(ATEN_RULES[name], builder, args, kwargs)
     if in_place:
-        _rebind(node, values, result)
+        values.update(dict.fromkeys(aliases.written(node), result))
     return result
+
+
+def _member(node: fx.Node, args: Any) -> Any:
+    """One of an op's several results; None for one that the graph does not compute and nobody reads."""
+    results, index = args
+    if index >= len(results) and node.users:
+        raise CannotLower(f"only the first result of {_op_name(node.all_input_nodes[0])} is computed, no indices")
+    return results[index] if index < len(results) else None
+
+
+def _check_stays_float(node: fx.Node) -> None:
+    dtype = getattr(node.meta.get("val"), "dtype", torch.float32)
+    if not dtype.is_floating_point:
+        raise CannotLower(f"makes {str(dtype).removeprefix('torch.')} of its input, and the graph computes in float32")
 
 
 def _apply(rule: Any, builder: GraphBuilder, args: Any, kwargs: Any) -> Any:
@@ -172,14 +188,14 @@ def _apply(rule: Any, builder: GraphBuilder, args: Any, kwargs: Any) -> Any:
         raise CannotLower(f"these arguments are not supported ({error})") from error
 
 
-def _rebind(node: fx.Node, values: dict[fx.Node, Any], result: str) -> None:
-    """An in-place op changes its first argument for every later reader; through a view it would change more."""
-    target = node.args[0]
-    assert isinstance(target, fx.Node)
-    aliases = [target, *target.users]
-    if any(_op_name(a) in _VIEWS for a in aliases if a is not node and a.op == "call_function"):
-        raise CannotLower("writes in place through a view: use the out-of-place form")
-    values[target] = result
+def _check_weights_are_constant(graph: Graph) -> None:
+    layers = [node for node in graph.nodes if node.op in WEIGHTED or node.op is Op.BATCH_NORM]
+    computed = [node for node in layers if not all(graph.is_constant(name) for name in node.inputs[1:])]
+    raise_collected(
+        UnsupportedError,
+        "weights must be constant, but these are computed from the input:",
+        [f"{node.op} {node.name} [{node.source}]" for node in computed],
+    )
 
 
 def fold_constants(graph: Graph) -> Graph:

@@ -24,7 +24,8 @@ def check_onnx(content: bytes, model: Graph | QuantizedGraph) -> list[str]:
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
     proto = parse_onnx(content)
     stored = stored_tensors(proto, quantized)
-    findings = [*_check_ends(proto.graph, quantized), *_check_constants(proto.graph, quantized, stored)]
+    findings = [*_check_ends(proto.graph, quantized), *_check_metadata(proto, stored)]
+    findings.extend(_check_constants(proto.graph, quantized, stored))
     findings.extend(_check_params(proto, stored))
     return [*findings, *_check_leftovers(proto.graph, quantized)]
 
@@ -50,6 +51,15 @@ def _check_ends(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
         named = tuple(value.name for value in values)
         if named != tuple(dict.fromkeys(wanted)):
             yield f"{kind} are {list(named)}, not {list(wanted)}"
+
+
+def _check_metadata(proto: ModelProto, stored: dict[str, Tensor]) -> Iterator[str]:
+    keys = {entry.key for entry in proto.metadata_props}
+    for value in (*proto.graph.input, *proto.graph.output):
+        tensor = stored.get(value.name)
+        if tensor is not None and tensor.params is not None and tensor.name == value.name:
+            missing = {f"{value.name}/scale", f"{value.name}/zero_point"} - keys
+            yield from (f"{key}: is missing from the metadata" for key in sorted(missing))
 
 
 def _check_constants(graph: GraphProto, model: QuantizedGraph, stored: dict[str, Tensor]) -> Iterator[str]:

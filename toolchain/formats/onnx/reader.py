@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from math import prod
 
 import numpy as np
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from toolchain.errors import UnsupportedError, raise_collected
@@ -51,6 +51,9 @@ def parse_onnx(content: bytes) -> ModelProto:
     graph = model.graph
     if not graph.output or not (graph.node or graph.initializer or graph.input) or not model.opset_import:
         raise _unreadable(f"{len(content)} bytes without a complete graph")
+    # protobuf gives text that is not UTF-8 as bytes
+    if not all(isinstance(text, str) for text in _texts(model)):
+        raise _unreadable("names that are no text")
     wrong = [tensor.name for tensor in graph.initializer if not _is_complete(tensor)]
     raise_collected(UnsupportedError, "the ONNX file is damaged; constants of a wrong type or size:", wrong)
     return model
@@ -58,6 +61,17 @@ def parse_onnx(content: bytes) -> ModelProto:
 
 def _unreadable(why: str) -> UnsupportedError:
     return UnsupportedError(f"the ONNX file cannot be read: {why}", hint="export the model again")
+
+
+def _texts(model: ModelProto) -> Iterator[str]:
+    graph = model.graph
+    for named in (*graph.initializer, *graph.input, *graph.value_info, *graph.output):
+        yield named.name
+    for node in graph.node:
+        yield from (node.op_type, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
 
 
 def _is_complete(tensor: TensorProto) -> bool:

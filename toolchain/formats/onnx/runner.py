@@ -30,11 +30,22 @@ from toolchain.quantization import QuantizedGraph
 class OnnxRunner:
     """A loaded file that implements `formats.artifact.Runner` for the graph it was written from."""
 
-    def __init__(self, content: bytes | Path, model: Graph | QuantizedGraph, *, threads: int = 1) -> None:
-        """Load the file. Raises UnsupportedError where it is damaged or onnxruntime does not take it."""
+    def __init__(
+        self,
+        content: bytes | Path,
+        model: Graph | QuantizedGraph,
+        *,
+        threads: int = 1,
+        int8_kernels: bool = False,
+    ) -> None:
+        """Load the file; `int8_kernels` has x86-64 take the kernels that int8 activations meet on arm64.
+
+        Raises UnsupportedError where the file is damaged or onnxruntime does not take it.
+        """
         self._content = _read(content) if isinstance(content, Path) else content
         self._model = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
         self._threads = threads
+        self._int8_kernels = int8_kernels
         proto = parse_onnx(self._content)
         self._stored = stored_tensors(proto, self._model)
         self._elements = element_types(proto.graph)
@@ -92,7 +103,13 @@ class OnnxRunner:
 
     def _load(self, content: bytes, optimized_path: Path | None = None) -> Any:
         unsigned = DType.UINT8 in self._elements.values()
-        return load_session(content, self._threads, unsigned=unsigned, optimized_path=optimized_path)
+        return load_session(
+            content,
+            self._threads,
+            unsigned=unsigned,
+            int8_kernels=self._int8_kernels,
+            optimized_path=optimized_path,
+        )
 
     def _feeds(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         values = self._model.graph.inputs

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import GraphProto, helper
 
 from toolchain.graph import WEIGHTED, DType, Graph
 from toolchain.quantization import AffineParams, QuantizedGraph
@@ -36,14 +36,17 @@ class Tensor:
 
 @dataclass
 class Scope:
-    """An ONNX graph being written. `stored` gives every graph tensor its tensor in the file."""
+    """An ONNX graph being written, straight into `proto`, as protobuf copies what is put together later.
 
+    `stored` gives every tensor of `graph` its tensor in the file.
+    """
+
+    proto: GraphProto
     graph: Graph
     stored: Mapping[str, Tensor]
     integers: Mapping[str, np.ndarray]
     opset: int
-    nodes: list[NodeProto] = field(default_factory=list)
-    initializers: dict[str, TensorProto] = field(default_factory=dict)
+    _constants: set[str] = field(default_factory=set)
     _real: dict[str, str] = field(default_factory=dict)
     _auxiliary_names: dict[str, str] = field(default_factory=dict)
     _tensor_names: set[str] = field(default_factory=set)
@@ -55,8 +58,9 @@ class Scope:
     def tensor(self, name: str) -> Tensor:
         """The file's tensor for the graph's tensor `name`; a constant is stored when first asked for."""
         tensor = self.stored[name]
-        if self.graph.is_constant(name) and tensor.name not in self.initializers:
-            self.initializers[tensor.name] = to_proto(tensor.name, self._stored_values(name, tensor))
+        if self.graph.is_constant(name) and name not in self._constants:
+            self._constants.add(name)
+            self._add_initializer(tensor.name, self._stored_values(name, tensor))
         return tensor
 
     def _stored_values(self, name: str, tensor: Tensor) -> np.ndarray:
@@ -104,8 +108,13 @@ class Scope:
         """Store an auxiliary constant as `name`, once; returns the name it got."""
         if name not in self._auxiliary_names:
             unique = self._auxiliary_names[name] = _claim(name, self._tensor_names)
-            self.initializers[unique] = to_proto(unique, values)
+            self._add_initializer(unique, values)
         return self._auxiliary_names[name]
+
+    def _add_initializer(self, name: str, values: np.ndarray) -> None:
+        element = ELEMENT_TYPES[DType.of(values)]
+        raw = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+        self.proto.initializer.add(name=name, data_type=element, dims=values.shape, raw_data=raw)
 
     def store_axis_values(self, name: str, values: Iterable[int]) -> str:
         """Store a shape, axes or other list of int64."""
@@ -137,7 +146,7 @@ class Scope:
     ) -> None:
         """Write one node as it is, named `name` or after its output."""
         unique = _claim(name or f"{output}/{op_type}", self._node_names)
-        self.nodes.append(helper.make_node(op_type, list(inputs), [output], name=unique, **attributes))
+        self.proto.node.append(helper.make_node(op_type, list(inputs), [output], name=unique, **attributes))
 
 
 def store_params(
@@ -172,13 +181,6 @@ def shift_integers(values: np.ndarray, dtype: DType) -> np.ndarray:
         return values
     flipped: np.ndarray = (np.asarray(values).view(np.uint8) ^ np.uint8(UINT8_SHIFT)).view(dtype.numpy)
     return flipped
-
-
-def to_proto(name: str, values: np.ndarray) -> TensorProto:
-    """An initializer; the values are copied once."""
-    little_endian = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    element = ELEMENT_TYPES[DType.of(values)]
-    return TensorProto(name=name, data_type=element, dims=values.shape, raw_data=little_endian.tobytes())
 
 
 def _claim(wanted: str, taken: set[str]) -> str:

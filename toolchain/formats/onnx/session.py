@@ -3,6 +3,9 @@
 On x86-64 without VNNI, products of uint8 and int8 are summed by instructions that saturate at 16 bits. There
 an option of the session makes int8 weights uint8, whose kernels do not saturate. It is not asked for
 elsewhere: with int8 activations onnxruntime has no kernel for such weights.
+
+int8 activations run on integer kernels on arm64, but on x86-64 onnxruntime prefers float or uint8 for many
+ops, which is faster there. `int8_kernels` asks for the integer kernels all the same.
 """
 
 from __future__ import annotations
@@ -19,7 +22,14 @@ from toolchain.errors import UnsupportedError
 _ERRORS_ONLY = 3
 
 
-def load_session(content: bytes, threads: int, *, unsigned: bool, optimized_path: Path | None = None) -> Any:
+def load_session(
+    content: bytes,
+    threads: int,
+    *,
+    unsigned: bool,
+    int8_kernels: bool = False,
+    optimized_path: Path | None = None,
+) -> Any:
     """The session. `unsigned`: activations are uint8; `optimized_path`: where the optimized graph is saved.
 
     Raises UnsupportedError where onnxruntime does not take the file.
@@ -28,6 +38,8 @@ def load_session(content: bytes, threads: int, *, unsigned: bool, optimized_path
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
+    if int8_kernels:
+        options.add_session_config_entry("session.qdqisint8allowed", "1")
     if unsigned and _saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
     if optimized_path is not None:

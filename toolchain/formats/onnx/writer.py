@@ -12,8 +12,8 @@ Scale and zero point of integer in- and outputs are also in the file's metadata,
 
 from __future__ import annotations
 
-from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
-from onnx import GraphProto, ModelProto, StringStringEntryProto, ValueInfoProto, helper
+from google.protobuf.message import EncodeError
+from onnx import ModelProto, StringStringEntryProto, ValueInfoProto, helper
 
 from toolchain.errors import OptionError, UnsupportedError, raise_collected
 from toolchain.formats.artifact import InOut
@@ -40,22 +40,26 @@ def write_onnx(
 ) -> bytes:
     """The bytes of an ONNX file: float for a Graph, QDQ for a QuantizedGraph.
 
-    `activation_dtype` is int8 or uint8 (zero points and integers are stored 128 higher); weights are int8 in
-    both.
-    Raises OptionError for an opset or dtype that is not supported, UnsupportedError for what ONNX cannot
-    hold.
+    `activation_dtype` is int8, or uint8, where integers and zero points are stored 128 higher; weights are
+    int8 in both. Raises OptionError for an opset or a dtype that is not supported, UnsupportedError for what
+    ONNX cannot hold.
     """
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
     _check_options(opset, activation_dtype)
     _check_dtypes(quantized)
     _check_size(quantized)
     stored = store_params(quantized, activation_dtype, _renamed(quantized, in_out))
-    scope = Scope(quantized.graph, stored, quantized.integers, opset)
+    version = helper.make_opsetid("", opset)
+    proto = ModelProto(opset_import=[version], ir_version=helper.find_min_ir_version_for([version]))
+    proto.producer_name, proto.graph.name = PRODUCER, name
+    scope = Scope(proto.graph, quantized.graph, stored, quantized.integers, opset)
     _write_inputs(scope)
     for node in quantized.graph.nodes:
         lower_node(scope, node)
     _write_outputs(scope)
-    return _serialize(_model_proto(scope, name))
+    _declare_tensors(scope)
+    proto.metadata_props.extend(_metadata(scope))
+    return _serialize(proto)
 
 
 def _check_options(opset: int, activation_dtype: DType) -> None:
@@ -107,27 +111,15 @@ def _write_outputs(scope: Scope) -> None:
             scope.dequantize(tensor, name)
 
 
-def _model_proto(scope: Scope, name: str) -> ModelProto:
-    ends = {*scope.graph.input_names, *scope.graph.outputs}
-    inner = [name for name in scope.graph.activations if scope.stored[name].name not in ends]
-    graph = GraphProto(
-        name=name,
-        node=scope.nodes,
-        initializer=scope.initializers.values(),
-        input=[_value_proto(scope, name) for name in scope.graph.input_names],
-        # a tensor that is two outputs of the graph is one of the file
-        output=[_value_proto(scope, name) for name in dict.fromkeys(scope.graph.outputs)],
-        value_info=[_value_proto(scope, name, scope.stored[name]) for name in inner],
-    )
-    version = helper.make_opsetid("", scope.opset)
-    ir_version = helper.find_min_ir_version_for([version])
-    return ModelProto(
-        ir_version=ir_version,
-        opset_import=[version],
-        producer_name=PRODUCER,
-        graph=graph,
-        metadata_props=_metadata(scope, ends),
-    )
+def _declare_tensors(scope: Scope) -> None:
+    """Element type and shape of the graph's activations, as in- and outputs or between them."""
+    graph = scope.graph
+    ends = {*graph.input_names, *graph.outputs}
+    inner = [name for name in graph.activations if scope.stored[name].name not in ends]
+    scope.proto.input.extend(_value_proto(scope, name) for name in graph.input_names)
+    # a tensor that is two outputs of the graph is one of the file
+    scope.proto.output.extend(_value_proto(scope, name) for name in dict.fromkeys(graph.outputs))
+    scope.proto.value_info.extend(_value_proto(scope, name, scope.stored[name]) for name in inner)
 
 
 def _value_proto(scope: Scope, name: str, tensor: Tensor | None = None) -> ValueInfoProto:
@@ -137,11 +129,14 @@ def _value_proto(scope: Scope, name: str, tensor: Tensor | None = None) -> Value
     return helper.make_tensor_value_info(tensor.name, ELEMENT_TYPES[dtype], scope.graph.types[name].shape)
 
 
-def _metadata(scope: Scope, ends: set[str]) -> list[StringStringEntryProto]:
+def _metadata(scope: Scope) -> list[StringStringEntryProto]:
     """Scale and zero point of integer in- and outputs, and of integers that no node of the file converts."""
+    ends = {*scope.graph.input_names, *scope.graph.outputs}
     entries: dict[str, str] = {}
     for tensor in scope.stored.values():
-        if tensor.params is not None and (tensor.name in ends or not scope.is_converted(tensor)):
+        if tensor.params is None or tensor.params.axis is not None:
+            continue
+        if tensor.name in ends or not scope.is_converted(tensor):
             entries[f"{tensor.name}/scale"] = repr(float(tensor.params.scale))
             entries[f"{tensor.name}/zero_point"] = str(int(tensor.params.zero_point))
     return [StringStringEntryProto(key=key, value=value) for key, value in entries.items()]

@@ -124,7 +124,7 @@ def _check_constant(
     file: _File, operator: Operator, position: int, name: str, model: QuantizedGraph
 ) -> Iterator[str]:
     index = operator.inputs[position]
-    layout = _constant_layout(file, operator, position)
+    layout = _constant_layout(file, operator, position, _result_layout(file, operator, name, model))
     params = model.params.get(name)
     wanted = model.integers[name] if params else model.graph.constants[name]
     axis = layout.axis(params.axis) if params and params.axis is not None else None
@@ -138,7 +138,16 @@ def _check_constant(
         yield f"{name}: {np.count_nonzero(values != wanted)} of {wanted.size} values differ"
 
 
-def _constant_layout(file: _File, operator: Operator, position: int) -> Layout:
+def _result_layout(file: _File, operator: Operator, name: str, model: QuantizedGraph) -> Layout:
+    """Of the operator's result; one that a permute renames has a layout for each of its names."""
+    result = file.model.tensors[operator.outputs[0]]
+    for node in model.graph.consumers[name]:
+        if file.find(node.output) is result:
+            return file.layouts[node.output]
+    return file.layout_at(operator.outputs[0])
+
+
+def _constant_layout(file: _File, operator: Operator, position: int, result: Layout) -> Layout:
     """How the operator reads its constant, as a layout of the graph's."""
     shape = file.model.tensors[operator.inputs[position]].shape
     if operator.name == "CONV_2D" and position == 1:
@@ -148,9 +157,8 @@ def _constant_layout(file: _File, operator: Operator, position: int) -> Layout:
     if operator.name == "FULLY_CONNECTED" and position == 1:
         columns = file.layout_at(operator.inputs[0]).flattened
         return Layout((0, 1), columns and Flattened(1, columns.shape, columns.order))
-    if len(shape) == len(file.model.tensors[operator.outputs[0]].shape):
-        layout = file.layout_at(operator.outputs[0])
-        return layout.fitted([shape[layout.axis(axis)] for axis in range(layout.rank)])
+    if len(shape) == result.rank:
+        return result.fitted([shape[result.axis(axis)] for axis in range(result.rank)])
     return identity(len(shape))
 
 

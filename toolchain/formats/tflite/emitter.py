@@ -147,9 +147,8 @@ class Emitter:
 
     def reshape_into(self, source: Operand, target: Operand) -> Operand:
         options = schema.ReshapeOptionsT(newShape=np.asarray(target.shape, np.int32))
-        return self.emit(
-            Builtin.RESHAPE, [source, self.vector(f"{target.name}/shape", target.shape)], target, options
-        )
+        inputs = [source, self.vector(f"{target.name}/shape", target.shape)]
+        return self.emit(Builtin.RESHAPE, inputs, target, options)
 
     # facts about values
 

@@ -68,8 +68,10 @@ class TfliteRunner:
                 hint="use other kernels",
             )
         self._layouts = activation_layouts(self._model)
-        self._interpreter = self._load(preserve=False)
-        self._seeing_interpreter: Any = None
+        # outside XNNPACK, the interpreter's sharing of memory can overwrite a tensor with readers to come: the
+        # reference kernels are run without, so that what they give is what the file says
+        self._interpreter = self._load(preserve=kernels == "reference")
+        self._seeing_interpreter: Any = self._interpreter if kernels == "reference" else None
 
     @property
     def name(self) -> str:

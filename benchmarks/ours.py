@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from peers._common import Account
 
 if TYPE_CHECKING:
-    from toolchain.deploy import Job
+    from toolchain.deployment import Job
     from toolchain.pipeline import StageRun
 
 
@@ -39,14 +39,19 @@ def arguments_of() -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, account: Account) -> None:
-    from toolchain.deploy import prepare
+    from toolchain.deployment import prepare
     from toolchain.stages.states import ExportedModel
     from toolchain.store import Store
 
     account.stage("imports")
-    counts = {"calibration_count": arguments.samples, "judging_count": None}
     job = prepare(
-        arguments.model, arguments.target, arguments.calibration, arguments.out, "default", counts, {}
+        arguments.model,
+        target=arguments.target,
+        calibration=arguments.calibration,
+        out=arguments.out,
+        recipe="default",
+        counts=(arguments.samples, None),
+        options={},
     )
     account.stage("load model and samples")
     stages = job.pipeline.stages

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from toolchain.deploy import Deployment, deploy
+    from toolchain.deployment import Deployment, deploy
     from toolchain.errors import (
         BudgetError,
         DisagreementError,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from toolchain.zoo.resolve import load_model
 
 _HOMES = {
-    "toolchain.deploy": ("Deployment", "deploy"),
+    "toolchain.deployment": ("Deployment", "deploy"),
     "toolchain.errors": (
         "BudgetError",
         "DisagreementError",

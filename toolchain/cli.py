@@ -66,7 +66,7 @@ def deploy(
     as_json: AsJson = False,
 ) -> None:
     """Deploy a model: trace, compress, quantize, export, check, report."""
-    from toolchain.deploy import deploy as run_deploy
+    from toolchain.deployment import deploy as run_deploy
     from toolchain.report import RichProgress, print_summary
 
     if in_out not in (None, "integer", "float"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toolchain.deploy import sized_batches, stage_options
+from toolchain.deployment import sized_batches, stage_options
 from toolchain.errors import OptionError, OrderError
 from toolchain.progress import Progress
 from toolchain.recipe import make_stage

@@ -14,7 +14,7 @@ from bars import Figures, Findings
 from processes import ROOT
 from workshop import Workshop, photos
 
-from toolchain.deploy import prepare
+from toolchain.deployment import prepare
 from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner
 from toolchain.formats.tflite import TfliteRunner
@@ -113,7 +113,15 @@ def _resized(samples: SampleSet, size: tuple[int, int]) -> SampleSet:
 def _examine(
     module: Any, samples: SampleSet, shop: Workshop
 ) -> tuple[dict[str, int], dict[str, int], Agreement]:
-    job = prepare(module, "arm64", samples, shop.folder / "networks", "default", _all(samples), {})
+    job = prepare(
+        module,
+        target="arm64",
+        calibration=samples,
+        out=shop.folder / "networks",
+        recipe="default",
+        counts=(CALIBRATION, SAMPLES),
+        options={},
+    )
     made = job.pipeline.run(job.model.module)
     assert isinstance(made, ExportedModel)
     model = made.quantized
@@ -127,10 +135,6 @@ def _examine(
     tensors = compare_tensors(model, runners, images[:TENSOR_SAMPLES])
     steps = {r.name: max(t.op_steps.get(r.name, 0) for t in tensors) for r in runners}
     return count_leftovers(tflite_file, onnx_file), steps, _agreement(model, runners[0], runners[1], images)
-
-
-def _all(samples: SampleSet) -> dict[str, int | None]:
-    return {"calibration_count": samples.calibration_count, "judging_count": samples.judging_count}
 
 
 def count_leftovers(tflite_file: bytes, onnx_file: bytes) -> dict[str, int]:

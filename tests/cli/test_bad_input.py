@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import signal
 import subprocess
 import sys
@@ -117,21 +117,15 @@ def test_unwritable_output(run, workspace, deploy_options):
     refused(run(*deploy_options, "--store", "taken/x"), 2, "taken")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_full_disk(run, workspace, deploy_options, monkeypatch):
-    import tempfile
+@pytest.mark.parametrize("call", ["toolchain.deployment.os.replace", "toolchain.store.Path.rename"])
+def test_full_disk(run, workspace, deploy_options, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    real = tempfile.NamedTemporaryFile
-
-    def full(*args, **kwargs):
-        if kwargs.get("prefix", "").startswith(".model"):
-            kwargs.pop("prefix"), kwargs.pop("dir"), kwargs.pop("delete")
-            return open("/dev/full", "wb", buffering=0)
-        return real(*args, **kwargs)
-
-    monkeypatch.setattr("toolchain.deploy.tempfile.NamedTemporaryFile", full)
-    refused(run(*deploy_options), 2, "No space left", "OUT=")
-    assert not list((workspace / "build/arm64/net").glob("model*"))
+    monkeypatch.setattr(call, full)
+    refused(run(*deploy_options), 2, "No space left", "free some space")
+    left = [*(workspace / "build/arm64").rglob("*.*"), *(workspace / "build/store/unfinished").iterdir()]
+    assert left == [], "nothing half-written stays"
 
 
 def test_usage_errors_are_one_line(run):

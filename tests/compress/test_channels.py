@@ -170,7 +170,11 @@ def test_depthwise_ties_inputs_to_the_outputs_they_make() -> None:
         output c""")
     pairs = [[0, 1], [2, 3]]
     assert places(found["a"]) == {
-        "a.weight[0]": [[0], [1]], "d.weight[0]": pairs, "d.bias[0]": pairs, "c.weight[1]": pairs}  # fmt: skip
+        "a.weight[0]": [[0], [1]],
+        "d.weight[0]": pairs,
+        "d.bias[0]": pairs,
+        "c.weight[1]": pairs,
+    }
 
 
 GROUPED = """

@@ -83,7 +83,8 @@ def test_every_op_is_its_float_meaning_rounded_once(case):
     (found,) = simulate(model, given)
     # dequantized float32 values are a rounding away from the exact ones: a tie may fall the other way
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
-    assert (found != expected).mean() < 0.02
+    if node.op is not Op.AVG_POOL2D:  # whose ties are common
+        assert (found != expected).mean() < 0.02
 
 
 @pytest.mark.parametrize("case", [c for c in INTEGER if not QUANTIZATION_RULES[case_graph(c).nodes[0].op].rounds])
@@ -98,6 +99,16 @@ def test_ops_that_move_integers_move_them_unchanged(case):
     if node.op is Op.MAX_POOL2D:
         values = {name: array.astype(np.float64) for name, array in values.items()}
     np.testing.assert_array_equal(simulate(model, given)[0], apply(node, *(values[n] for n in node.inputs)))
+
+
+@pytest.mark.parametrize("case", ["avg_pool2d", "avg_pool2d padding"])
+def test_averages_round_their_ties_to_even(case):
+    graph = case_graph(case)
+    (q,) = integers(model := quantized(graph, case_inputs(graph)), case_inputs(graph))
+    (node,) = model.graph.nodes
+    zero = int(model.params["y"].zero_point)
+    expected = np.rint(apply(node, q.astype(np.float64) - zero)) + zero
+    np.testing.assert_array_equal(simulate(model, [q])[0], expected)
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6"])

@@ -22,7 +22,8 @@ def model() -> TracedModel:
     torch.manual_seed(0)
     module = nn.Sequential(
         nn.Conv2d(1, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 3, groups=8), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 1), nn.Flatten(), nn.Linear(64, 5),
+        nn.Conv2d(8, 16, 3, groups=8), nn.BatchNorm2d(16),
+        nn.Conv2d(16, 16, 1), nn.Flatten(), nn.Linear(64, 5),
     )  # fmt: skip
     for layer in module:
         if isinstance(layer, nn.BatchNorm2d):

@@ -20,8 +20,8 @@ from toolchain.stages.trace import Trace
 
 
 def classic() -> nn.Module:
-    """The classic example; the nodes with odd numbers carry the output, the even ones almost nothing, though the
-    weights into them are three times as long."""
+    """The classic example; the odd nodes carry the output, the even ones almost nothing, though the weights
+    into them are three times as long."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(10, 20), nn.ReLU(), nn.Linear(20, 10))
     with torch.no_grad():

@@ -63,7 +63,8 @@ def _avg_pool2d(node: Node, x: Tensor) -> Tensor:
     if not any(node["padding"]):
         return F.avg_pool2d(x, node["kernel_size"], node["stride"])
     top, left, bottom, right = node["padding"]
-    window = {"kernel_size": node["kernel_size"], "stride": node["stride"]}
+    # sums, divided once: an average of integers that is a tie stays one
+    window = {"kernel_size": node["kernel_size"], "stride": node["stride"], "divisor_override": 1}
     total = F.avg_pool2d(F.pad(x, (left, right, top, bottom)), **window)
     inside = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), (left, right, top, bottom)), **window)
     return total / inside

@@ -43,6 +43,11 @@ class GraphModule(nn.Module):
         self.graph = graph
         self.params = dict(params or {})
         self.structure = structure or Structure()
+        self._masks = {n: torch.from_numpy(np.array(m)) for n, m in self.structure.masks.items() if n in graph.constants}
+        self._indices = {n: torch.from_numpy(b.indices.astype(np.int64)) for n, b in self.structure.codebooks.items()}
+        self._weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params}
+        self._corrections = {name: torch.from_numpy(np.array(c)) for name, c in (corrections or {}).items()}
+        self._rounded = _rounded_activations(graph, self.params)
         statistics = {n for node in graph.nodes if node.op is Op.BATCH_NORM for n in node.inputs[_BATCH_NORM_STATISTICS]}
         self._leaves: dict[str, _Leaf] = {}
         for name, array in graph.constants.items():
@@ -50,11 +55,6 @@ class GraphModule(nn.Module):
             tensor = torch.from_numpy(np.array(array if book is None else book.values))
             trainable = tensor.is_floating_point() and name not in statistics
             self._leaves[name] = _register(self, name, tensor, trainable=trainable)
-        self._masks = {n: torch.from_numpy(np.array(m)) for n, m in self.structure.masks.items() if n in graph.constants}
-        self._indices = {n: torch.from_numpy(b.indices.astype(np.int64)) for n, b in self.structure.codebooks.items()}
-        self._weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params}
-        self._corrections = {name: torch.from_numpy(np.array(c)) for name, c in (corrections or {}).items()}
-        self._rounded = _rounded_activations(graph, self.params)
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         constants = {name: self.constant(name) for name in self._leaves}

@@ -2,12 +2,14 @@
 
 Each node computes in float64 on the dequantized integers and rounds once. Products and sums of int8 values and int32
 biases are exact in float64 up to 2^53 steps, so the result is that of integer accumulation followed by one exact
-requantization: what every kernel approximates to within a step.
+requantization: what every kernel approximates to within a step. An average, whose scale is that of what it averages, is
+taken of the integers: its ties are common, and a scale would break them at random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from toolchain.engine.evaluate import evaluate
 from toolchain.graph import Node
-from toolchain.quantization import AffineParams, QuantizedGraph, clamp_integers
+from toolchain.quantization import QUANTIZATION_RULES, AffineParams, Kind, QuantizedGraph, clamp_integers
 
 
 class Simulator:
@@ -29,13 +31,15 @@ class Simulator:
 
     def node(self, node: Node, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Result of `node` for the integers (floats where a tensor has no params) of its activations by name."""
-        given = [self._constants[n] if n in self._constants else self._value(n, inputs[n]) for n in node.inputs]
+        rule = QUANTIZATION_RULES[node.op]
+        in_steps = rule.kind is Kind.SHARED and rule.rounds and node.output in self.model.params
+        given = [self._constants[n] if n in self._constants else self._value(n, inputs[n], in_steps) for n in node.inputs]
         with torch.inference_mode():
             result = evaluate(node, given)
             params = self.model.params.get(node.output)
             if params is None:
                 return result.float().numpy()
-            scale, zero = float(params.scale.max()), int(params.zero_point.flat[0])
+            scale, zero = 1.0 if in_steps else float(params.scale.max()), int(params.zero_point.flat[0])
             low, high = clamp_integers(params, str(node.attributes.get("activation", "none")))
             q = torch.clamp(torch.round(result / scale) + zero, low, high)
         return q.numpy().astype(params.dtype.numpy)
@@ -48,9 +52,11 @@ class Simulator:
             values[node.output] = self.node(node, values)
         return values
 
-    def _value(self, name: str, array: np.ndarray) -> Tensor:
+    def _value(self, name: str, array: np.ndarray, in_steps: bool) -> Tensor:
         params = self.model.params.get(name)
-        return torch.from_numpy(np.array(array, np.float64)) if params is None else _real(array, params)
+        if params is None:
+            return torch.from_numpy(np.array(array, np.float64))
+        return _real(array, replace(params, scale=np.ones_like(params.scale)) if in_steps else params)
 
 
 def simulate(model: QuantizedGraph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -85,6 +85,9 @@ class Graph:
             if name not in defined:
                 raise ValueError(f"output {name!r} is never defined")
 
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self  # nothing of it changes
+
     @cached_property
     def types(self) -> Mapping[str, TensorType]:
         """Type of every tensor, by the shape rules. Raises UnsupportedError naming the node where shapes clash."""

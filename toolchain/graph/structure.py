@@ -36,6 +36,9 @@ class Structure:
         object.__setattr__(self, "masks", MappingProxyType(dict(self.masks)))
         object.__setattr__(self, "codebooks", MappingProxyType(dict(self.codebooks)))
 
+    def __deepcopy__(self, memo: object) -> Structure:
+        return self  # nothing of it changes
+
     def with_masks(self, masks: Mapping[str, np.ndarray]) -> Structure:
         return replace(self, masks={**self.masks, **masks})
 

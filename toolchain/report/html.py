@@ -70,12 +70,10 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def _charts(layers: list[Mapping[str, Any]]) -> dict[str, figures.Chart]:
-    return {
-        "error": figures.error_chart(layers),
-        "cost": figures.cost_chart(layers),
-        "range": figures.range_chart(layers, figures.range_scale(layers)),
-    }
+def _charts(layers: list[Mapping[str, Any]]) -> dict[str, Markup]:
+    from toolchain.report.charts import draw_charts  # matplotlib takes a while to import
+
+    return draw_charts(layers)
 
 
 def _rows(facts: Facts) -> list[dict[str, Any]]:

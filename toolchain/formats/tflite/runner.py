@@ -68,7 +68,7 @@ class TfliteRunner:
                 hint="use other kernels",
             )
         self._layouts = activation_layouts(self._model)
-        # outside XNNPACK, the interpreter's sharing of memory can overwrite a tensor with readers to come: the
+        # outside XNNPACK, the interpreter may let one tensor overwrite another that has readers to come: the
         # reference kernels are run without, so that what they give is what the file says
         self._interpreter = self._load(preserve=kernels == "reference")
         self._seeing_interpreter: Any = self._interpreter if kernels == "reference" else None

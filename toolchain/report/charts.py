@@ -1,0 +1,288 @@
+"""The page's charts: drawn by matplotlib, then made part of the page as inline SVG in its own colours and font.
+
+Layers run from the network's input (left) to its output. Importing this module imports matplotlib.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from markupsafe import Markup
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import AsinhLocator, FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
+
+from toolchain.report.figures import largest, leaves_range, range_scale, top_db, worst_layer
+from toolchain.report.units import format_bytes, format_count, format_db, format_real
+
+Layer: TypeAlias = Mapping[str, Any]
+Spots: TypeAlias = Sequence[tuple[int, Layer]]
+
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1096, 62, 46, 4, 24
+"""Pixels: of the picture, and of the margins around its axes."""
+
+TEXT_PX = 12
+
+COLOURS = {
+    name: f"#{number:06x}"
+    for number, name in enumerate(("ink", "muted", "line", "main", "second", "band", "worst"), start=1)
+}
+"""What matplotlib draws in stands for the page's colours of that name, which follow light and dark."""
+
+_STYLE = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same layout on every machine
+    "font.size": TEXT_PX,
+    "text.color": COLOURS["ink"],
+    "text.parse_math": False,
+    "axes.edgecolor": COLOURS["muted"],
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.xmargin": 0,
+    "grid.color": COLOURS["line"],
+    "grid.linewidth": 1,
+    "xtick.bottom": False,
+    "ytick.left": False,
+    "xtick.labelcolor": COLOURS["muted"],
+    "ytick.labelcolor": COLOURS["muted"],
+    "svg.fonttype": "none",
+    "svg.hashsalt": "edge-toolchain",
+}
+_TIP = "tip: "
+_HEADROOM = 1.2
+"""Axes end this much beyond their tallest bar, which leaves room for names."""
+
+
+def draw_charts(layers: Sequence[Layer]) -> dict[str, Markup]:
+    """An `<svg>` each for `error`, `cost` and `range`, without those that nothing was measured for."""
+    layers = [{**layer, "name": _printable(layer["name"])} for layer in layers]
+    # whatever style the process draws its own pictures in, the same facts give the same page
+    with style.context(_STYLE, after_reset=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the browser's fonts will have it
+        return {
+            name: draw(layers)
+            for name, draw, keys in (
+                ("error", _draw_errors, ("sqnr_db",)),
+                ("cost", _draw_costs, ("macs", "weight_bytes")),
+                ("range", _draw_ranges, ("range_high", "seen_high")),
+            )
+            if any(layer[key] for layer in layers for key in keys)
+        }
+
+
+def _draw_errors(layers: Sequence[Layer]) -> Markup:
+    """SQNR of every tensor, the worst one marked."""
+    figure, (axes,) = _sheet(layers, 170)
+    worst, top = worst_layer(layers), top_db(layers)
+    found = [(index, layer) for index, layer in enumerate(layers) if layer["sqnr_db"] is not None]
+    heights = {index: min(max(layer["sqnr_db"], 0.5), top) for index, layer in found}
+    bars = [
+        (index, 0.0, heights[index], "worst" if layer is worst else "main", _error_tip(layer))
+        for index, layer in found
+    ]
+    _draw_bars(axes, len(layers), bars)
+    axes.set_ylim(0, top * _HEADROOM)
+    axes.yaxis.set_major_locator(MultipleLocator(10 if top <= 40 else 20))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda db, _: f"{db:.0f} dB" if db <= top else ""))
+    ranked = sorted(found, key=lambda spot: float(spot[1]["sqnr_db"]))
+    for index, layer in _apart(ranked, len(layers)):
+        colour = "worst" if layer is worst else "ink"
+        text = f"{_short(layer['name'], 22)}, {format_db(layer['sqnr_db'])}"
+        _point_at(axes, (index, heights[index], len(layers)), text, colour)
+    return _inline(figure, "SQNR of each layer")
+
+
+def _draw_costs(layers: Sequence[Layer]) -> Markup:
+    """Multiply-adds upwards, bytes of weights downwards."""
+    figure, (above, below) = _sheet(layers, 240, rows=2)
+    most = largest(layers, "weight_bytes")
+    divisor, unit = next((s, u) for s, u in ((2**20, "MiB"), (2**10, "KiB"), (1, "B")) if most >= s)
+    sides = (
+        (above, "macs", 1, "main", format_count, "multiply-adds", False),
+        (below, "weight_bytes", divisor, "second", format_bytes, "of weights", True),
+    )
+    for axes, key, size, colour, text, words, is_down in sides:
+        found = [(index, layer) for index, layer in enumerate(layers) if layer[key]]
+        tips = [f"{layer['name']} ({layer['op']}): {text(layer[key])} {words}" for _, layer in found]
+        bars = [(i, 0.0, layer[key] / size, colour, tip) for (i, layer), tip in zip(found, tips, strict=True)]
+        _draw_bars(axes, len(layers), bars)
+        end = _HEADROOM * largest(layers, key) / size
+        axes.set_ylim(*((end, 0) if is_down else (0, end)))
+        axes.yaxis.set_major_locator(MaxNLocator(3, prune="upper"))
+        for index, layer in _apart(sorted(found, key=lambda spot: -spot[1][key]), len(layers), most=2):
+            label = f"{_short(layer['name'], 22)}, {text(layer[key])}"
+            _point_at(axes, (index, layer[key] / size, len(layers)), label, "ink", is_down=is_down)
+    above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
+    below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}" if value else ""))
+    below.spines["bottom"].set_visible(False)
+    return _inline(figure, "multiply-adds and weight bytes of each layer")
+
+
+def _draw_ranges(layers: Sequence[Layer]) -> Markup:
+    """What each tensor's integers can hold, and what was seen inside or outside."""
+    figure, (axes,) = _sheet(layers, 220)
+    scale = range_scale(layers)
+    axes.set_yscale("asinh", linear_width=scale.unit)
+    bars = []
+    for index, layer in enumerate(layers):
+        seen = "worst" if leaves_range(layer) else "main"
+        for key, colour in (("range", "band"), ("seen", seen)):
+            low, high = layer[f"{key}_low"], layer[f"{key}_high"]
+            if low is not None and high is not None:
+                bars.append((index, low, high - low, colour, _range_tip(layer)))
+    _draw_bars(axes, len(layers), bars)
+    axes.set_ylim(scale.value(-0.04), scale.value(_HEADROOM))
+    axes.yaxis.set_major_locator(AsinhLocator(scale.unit, numticks=7))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_real(value)))
+    outside = sorted((spot for spot in enumerate(layers) if leaves_range(spot[1])), key=lambda spot: -_excess(spot[1]))
+    for index, layer in _apart(outside, len(layers)):
+        text = f"{_short(layer['name'], 16)} saw {_range_text(layer, 'seen')}"
+        _point_at(axes, (index, layer["seen_high"], len(layers)), text, "worst")
+    if not outside:
+        held = [spot for spot in enumerate(layers) if spot[1]["range_high"] is not None]
+        for index, layer in _apart(sorted(held, key=lambda spot: -_width(spot[1])), len(layers), most=2):
+            text = f"{_short(layer['name'], 16)}, {_range_text(layer, 'range')}"
+            _point_at(axes, (index, layer["range_high"], len(layers)), text, "ink")
+    return _inline(figure, "range of each activation")
+
+
+def _sheet(layers: Sequence[Layer], height: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
+    """A picture whose axes lie at the same place in every chart, a layer at each whole number."""
+    count = max(len(layers), 1)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, facecolor="none")
+    FigureCanvasSVG(figure)
+    margins = {"left": LEFT / WIDTH, "right": 1 - RIGHT / WIDTH, "top": 1 - TOP / height, "bottom": BOTTOM / height}
+    found = figure.subplots(rows, sharex=True, squeeze=False, gridspec_kw={**margins, "hspace": 0})
+    axes: list[Axes] = list(found[:, 0])
+    for one in axes:
+        one.set_facecolor("none")
+    step = next(step for power in range(12) for step in (10**power, 2 * 10**power, 5 * 10**power) if count <= 10 * step)
+    room = int(step * (WIDTH - LEFT - RIGHT) / count / 7) - 3
+    ticks = list(enumerate(layers))[::step]
+    axes[-1].set_xlim(-0.5, count - 0.5)
+    axes[-1].set_xticks(
+        [index for index, _ in ticks], [f"{i} {_short(layer['name'], min(room, 22))}" for i, layer in ticks]
+    )
+    return figure, axes
+
+
+def _draw_bars(axes: Axes, count: int, bars: Sequence[tuple[int, float, float, str, str]]) -> None:
+    """A bar for each (layer, start, length, colour, tip)."""
+    if not bars:
+        return
+    index, start, length, colour, tips = zip(*bars, strict=True)
+    width = min(0.8, 48 * count / (WIDTH - LEFT - RIGHT))
+    drawn = axes.bar(index, length, width, start, color=[COLOURS[name] for name in colour], linewidth=0)
+    for patch, tip in zip(drawn, tips, strict=True):
+        patch.set_gid(_TIP + tip)
+
+
+def _point_at(
+    axes: Axes, place: tuple[int, float, int], text: str, colour: str, *, is_down: bool = False
+) -> None:
+    """Text in the headroom, with a line to the end of the bar: `place` is the layer, that end, and how many layers."""
+    index, value, count = place
+    side = "left" if index < 0.7 * count else "right"
+    axes.annotate(
+        text,
+        (index, value),
+        (index, 0.02 if is_down else 0.98),
+        textcoords=axes.get_xaxis_transform(),
+        color=COLOURS[colour],
+        ha=side,
+        va="bottom" if is_down else "top",
+        arrowprops={
+            "arrowstyle": "-",
+            "color": COLOURS[colour],
+            "linewidth": 1,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "relpos": (0 if side == "left" else 1, 1 if is_down else 0),
+        },
+    )
+
+
+def _apart(ranked: Iterable[tuple[int, Layer]], count: int, most: int = 3) -> Spots:
+    """The first `most` that lie so far apart that their names cannot meet."""
+    kept: list[tuple[int, Layer]] = []
+    for index, layer in ranked:
+        if len(kept) < most and all(abs(index - other) > 0.38 * count for other, _ in kept):
+            kept.append((index, layer))
+    return kept
+
+
+def _inline(figure: Figure, label: str) -> Markup:
+    """The figure as an element of an HTML page: nothing that points elsewhere, no colour or font of its own."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    root = ElementTree.fromstring(stream.getvalue().decode())
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.attrib.pop("clip-path", None)
+        tip = element.attrib.pop("id", "")
+        if tip.startswith(_TIP):
+            element.insert(0, _element("title", tip.removeprefix(_TIP)))
+        if "style" in element.attrib:
+            element.attrib["style"] = _page_style(element.attrib["style"])
+    for child in list(root):
+        if child.tag in ("metadata", "defs"):
+            root.remove(child)
+    size = root.attrib["viewBox"]
+    root.attrib.clear()
+    root.attrib.update({"viewBox": size, "role": "img", "aria-label": label})
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - written by an XML writer
+
+
+def _element(tag: str, text: str) -> ElementTree.Element:
+    element = ElementTree.Element(tag)
+    element.text = text
+    return element
+
+
+def _page_style(text: str) -> str:
+    for name, colour in COLOURS.items():
+        text = text.replace(colour, f"var(--{name})")
+    return re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", re.sub(r"font-family: [^;]*;? ?", "", text))
+
+
+def _error_tip(layer: Layer) -> str:
+    return f"{layer['name']} ({layer['op']}): {format_db(layer['sqnr_db'])}"
+
+
+def _range_tip(layer: Layer) -> str:
+    return f"{layer['name']}: holds {_range_text(layer, 'range')}, seen {_range_text(layer, 'seen')}"
+
+
+def _range_text(layer: Layer, key: str) -> str:
+    return f"{format_real(layer[f'{key}_low'])} to {format_real(layer[f'{key}_high'])}"
+
+
+def _width(layer: Layer) -> float:
+    return float(layer["range_high"] - layer["range_low"])
+
+
+def _excess(layer: Layer) -> float:
+    """How far outside the range a value was seen, in widths of the range."""
+    outside = max(layer["range_low"] - layer["seen_low"], layer["seen_high"] - layer["range_high"])
+    return float(outside) / (_width(layer) or 1.0)
+
+
+def _printable(name: str) -> str:
+    """Without what XML cannot hold."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+
+
+def _short(name: str, length: int) -> str:
+    """The end of a module path, which tells layers apart."""
+    return name if len(name) <= length else "…" + name[1 - length :]

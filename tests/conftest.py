@@ -1,4 +1,4 @@
-"""Settings of all tests: the repository importable, one torch thread a worker, hypothesis the same on every run."""
+"""Settings of all tests: the repository importable, one torch thread, hypothesis the same on every run."""
 
 from __future__ import annotations
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from toolchain.errors import INTERRUPTED, OptionError, ToolchainError
+
+if TYPE_CHECKING:
+    from toolchain.pipeline import StageRun
+    from toolchain.report import RichProgress
 
 app = typer.Typer(
     name="toolchain",
@@ -73,6 +79,7 @@ def deploy(
         raise OptionError(f"--in-out is integer or float, not {in_out!r}")
     err = Console(stderr=True)
     with RichProgress(err) as progress:
+        started, ended = _tell_stages(err, progress)
         done = run_deploy(
             model,
             target=target,
@@ -86,8 +93,8 @@ def deploy(
             calibration_count=samples,
             judging_count=judge,
             progress=progress,
-            on_start=lambda stage: _note(err, f"{stage} ..."),
-            on_end=lambda run: _note(err, f"{run.stage} {'taken from the store' if run.resumed else f'{run.seconds:.1f} s'}"),
+            on_start=started,
+            on_end=ended,
         )
     if as_json:
         typer.echo(json.dumps(dict(done.facts), indent=2))
@@ -164,6 +171,24 @@ def schema(kind: Annotated[SchemaKind, typer.Argument(help="target, device or ca
 
 def _note(console: Console, text: str) -> None:
     console.print(text, style="dim", highlight=False)
+
+
+def _tell_stages(
+    err: Console, progress: RichProgress
+) -> tuple[Callable[[str], None], Callable[[StageRun], None]]:
+    """What to call when a stage starts, and when it ends; in between something moves, where it can."""
+    running = ExitStack()
+
+    def started(stage: str) -> None:
+        if not progress.moves:
+            _note(err, f"{stage} ...")
+        running.enter_context(progress.running(stage))
+
+    def ended(run: StageRun) -> None:
+        running.close()
+        _note(err, f"{run.stage} {'taken from the store' if run.resumed else f'{run.seconds:.1f} s'}")
+
+    return started, ended
 
 
 def _options(pairs: list[str]) -> dict[str, Any]:

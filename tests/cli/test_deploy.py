@@ -65,8 +65,8 @@ def test_npu_target_gets_one_fully_integer_tflite(run, workspace, deploy_options
 def test_recipe_of_all_seven_stages(run, workspace, deploy_options, target):
     outcome = run(*deploy_options, "--target", target, "--recipe", "all", "--json")
     facts = json.loads(outcome.out if outcome.code == 0 else (workspace / f"build/{target}/net/refused/report.json").read_text())
-    stages = [stage["name"] for stage in facts["stages"]]
-    assert stages == ["trace", "prune", "cluster", "calibrate", "quantize", "recover", "export"]
+    stages = {stage["name"] for stage in facts["stages"]}
+    assert stages == {"trace", "prune", "cluster", "calibrate", "quantize", "recover", "export"}
 
 
 def test_metric_of_the_users(run, deploy_options):

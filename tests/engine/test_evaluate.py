@@ -61,7 +61,8 @@ def test_padding_wider_than_half_a_pooling_window():
 
 
 TWO_OUTPUTS = parse_graph(
-    "input x: float32[2,4]\nconstant w: float32[4,4]\na = relu(x)\nb = linear(a, w)\nc = add(a, b)\noutput c, a, x"
+    "input x: float32[2,4]\nconstant w: float32[4,4]\n"
+    "a = relu(x)\nb = linear(a, w)\nc = add(a, b)\noutput c, a, x"
 )
 
 

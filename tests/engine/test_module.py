@@ -1,4 +1,4 @@
-"""A graph as a torch module: the user's names, gradients, and what compression fixed held whoever trains it."""
+"""A graph as a torch module: the user's names, gradients, and what compression fixed, whoever trains it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ X = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)
+        )
         self.head = nn.Linear(8, 5)
 
     def forward(self, x):
@@ -101,19 +103,25 @@ def test_training_does_not_reach_the_graph():
     assert np.any(module.trained_constants()["head.weight"] != before)
 
 
-# ---- masks and codebooks -------------------------------------------------------------------------------------------
+# ---- masks and codebooks -----------------------------------------------------------------------------------
 
 
 def masked(graph: Graph) -> tuple[Graph, Structure]:
     random = np.random.default_rng(1)
-    masks = {n: random.random(a.shape) < 0.5 for n, a in graph.constants.items() if n.endswith("weight") and a.ndim > 1}
+    masks = {
+        n: random.random(a.shape) < 0.5
+        for n, a in graph.constants.items()
+        if n.endswith("weight") and a.ndim > 1
+    }
     return graph.with_constants({n: graph.constants[n] * m for n, m in masks.items()}), Structure(masks)
 
 
 def clustered(graph: Graph) -> tuple[Graph, Structure]:
     random = np.random.default_rng(2)
     books = {
-        name: Codebook(np.linspace(-0.3, 0.3, 4, dtype=np.float32), random.integers(0, 4, array.shape).astype(np.uint8))
+        name: Codebook(
+            np.linspace(-0.3, 0.3, 4, dtype=np.float32), random.integers(0, 4, array.shape).astype(np.uint8)
+        )
         for name, array in graph.constants.items()
         if name.endswith("weight") and array.ndim > 1
     }
@@ -148,7 +156,7 @@ def test_a_masked_weight_of_a_codebook_stays_zero():
     assert not module.trained_constants()[name][~structure.masks[name]].any()
 
 
-# ---- fake quantization ---------------------------------------------------------------------------------------------
+# ---- fake quantization -------------------------------------------------------------------------------------
 
 
 def test_gradients_flow_through_fake_quantization_to_every_parameter():
@@ -178,11 +186,25 @@ def test_fake_quantization_is_within_two_steps_of_the_integers():
     exact = simulate(model, [quantize(X, model.params[model.graph.input_names[0]])])[0]
     steps = np.abs(quantize(fake, model.params[name]).astype(int) - exact.astype(int))
     assert steps.max() <= 2
-    np.testing.assert_allclose(fake, dequantize(quantize(fake, model.params[name]), model.params[name]), atol=1e-6)
+    np.testing.assert_allclose(
+        fake, dequantize(quantize(fake, model.params[name]), model.params[name]), atol=1e-6
+    )
+
+
+def test_corrected_biases_are_seen_corrected_and_kept_as_they_are():
+    model = quantized()
+    correction = np.arange(5, dtype=np.float32)
+    module = GraphModule(model.graph, params=model.params, corrections={"head.bias": correction})
+    bias = model.graph.constants["head.bias"]
+    np.testing.assert_array_equal(module.constant("head.bias").detach(), bias + correction)
+    np.testing.assert_array_equal(module.trained_constants()["head.bias"], bias)
 
 
 def test_what_lies_outside_the_range_gets_no_gradient():
-    graph = parse_graph("input x: float32[1,3]\nconstant w: float32[3]\ny = add(x, w)\noutput y", {"w": np.zeros(3, np.float32)})
+    graph = parse_graph(
+        "input x: float32[1,3]\nconstant w: float32[3]\ny = add(x, w)\noutput y",
+        {"w": np.zeros(3, np.float32)},
+    )
     model = assign_params(graph, {"x": (-8.0, 8.0), "y": (-1.0, 1.0)}, Scheme())
     module = GraphModule(graph, params=model.params)
     module(torch.tensor([[0.5, 0.9, 5.0]])).sum().backward()

@@ -16,9 +16,9 @@ GRAPH = parse_graph(
     "input x: float32[1,3,8,8]\nconstant w: float32[6,3,3,3]\nconstant v: float32[4,6]\n"
     "c = conv2d(x, w) activation=relu\nm = mean(c) axes=(2,3)\ny = linear(m, v)\noutput y"
 )
-SAMPLES = np.random.default_rng(0).standard_normal((24, 3, 8, 8)).astype(np.float32) * np.geomspace(0.01, 10, 24).astype(
-    np.float32
-).reshape(-1, 1, 1, 1)
+SAMPLES = np.random.default_rng(0).standard_normal((24, 3, 8, 8)).astype(np.float32) * np.geomspace(
+    0.01, 10, 24
+).astype(np.float32).reshape(-1, 1, 1, 1)
 
 
 def batches(size: int):

@@ -1,4 +1,4 @@
-"""What a traced graph says about the user's model: names, sources, shared weights; and what it leaves alone."""
+"""What a traced graph says about the user's model: names, sources, shared weights; what it leaves alone."""
 
 from __future__ import annotations
 
@@ -71,9 +71,17 @@ def test_sources_are_the_users_lines():
     graph = trace(Net(), (X,))
     lines, first = inspect.getsourcelines(Block)
     line = first + next(i for i, text in enumerate(lines) if "self.act(self.conv(x))" in text)
-    for name, module in (("body.0.conv", "body.0.conv"), ("body.1.act.mul", "body.1.act"), ("body.1", "body.1")):
+    for name, module in (
+        ("body.0.conv", "body.0.conv"),
+        ("body.1.act.mul", "body.1.act"),
+        ("body.1", "body.1"),
+    ):
         source = graph.producers[name].source
-        assert (source.module, source.file.rpartition("/")[2], source.line) == (module, "test_tracing_names.py", line)
+        assert (source.module, source.file.rpartition("/")[2], source.line) == (
+            module,
+            "test_tracing_names.py",
+            line,
+        )
         assert not source.file.startswith("/")
 
 
@@ -201,7 +209,7 @@ def test_an_exported_program_of_any_batch_is_traced_at_its_example():
     assert graph.types[graph.outputs[0]].shape == (2, 144)
 
 
-# ---- what cannot be traced -----------------------------------------------------------------------------------------
+# ---- what cannot be traced ---------------------------------------------------------------------------------
 
 
 class Unsupported(nn.Module):
@@ -242,7 +250,7 @@ def test_data_dependent_control_flow_is_named_and_placed():
 
 
 def test_a_model_that_does_not_run_says_where():
-    with pytest.raises(UnsupportedError, match="torch.export fails"):
+    with pytest.raises(UnsupportedError, match=r"torch\.export fails"):
         trace(nn.Linear(3, 3), (X[:, :, :, :5].copy(),))
 
 

@@ -30,7 +30,7 @@ from toolchain.formats.tflite.layout import CHANNELS_LAST, Flattened, identity, 
 from toolchain.formats.tflite.layout_rules import LAYOUT_RULES
 from toolchain.formats.tflite.parse import parse
 from toolchain.formats.tflite.windows import Window, exact_padding
-from toolchain.graph import DType, Graph, Op, fold, parse_graph
+from toolchain.graph import DType, Graph, Op, fold, parse_graph, sweep
 from toolchain.quantization import QuantizedGraph, Scheme, assign_params, dequantize, quantize
 
 IMAGE = "input x: float32[1,4,9,9]\n"
@@ -439,6 +439,72 @@ def test_padding_is_folded_where_it_is_tensorflows(kernel, stride):
                         (0, (size - kernel) // stride + 1),
                         (total // 2, positions),
                     )
+
+
+def random_program(seed: int) -> str:
+    """A graph of ops that move, merge and mix axes: what the layouts have to be right for."""
+    draw = random.Random(seed)
+    shapes = {"x": tuple(draw.choice([1, 2, 3, 4]) for _ in range(draw.choice([2, 3, 4, 4, 5])))}
+    lines, constants = [], []
+
+    def listed(values):
+        return f"({','.join(map(str, values))},)"
+
+    def add(op, inputs, made, **attributes):
+        name = f"t{len(shapes)}"
+        given = " ".join(f"{key}={listed(v) if isinstance(v, tuple) else v}" for key, v in attributes.items())
+        lines.append(f"{name} = {op}({', '.join(inputs)}) {given}")
+        shapes[name] = made
+
+    def constant(shape):
+        constants.append(f"constant c{len(constants)}: float32[{','.join(map(str, shape))}]")
+        return f"c{len(constants) - 1}"
+
+    for _ in range(draw.randrange(3, 9)):
+        name = draw.choice(list(shapes)[-3:])
+        shape, rank = shapes[name], len(shapes[name])
+        axis = draw.randrange(rank)
+        op = draw.choice(
+            ["permute", "merge", "split", "add", "linear", "softmax", "mean", "concat", "conv2d"]
+        )
+        if op == "permute":
+            axes = tuple(draw.sample(range(rank), rank))
+            add("permute", [name], tuple(shape[a] for a in axes), axes=axes)
+        elif op == "merge" and rank > 2 and axis < rank - 1:
+            merged = (*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
+            add("reshape", [name], merged, shape=merged)
+        elif op == "split" and rank < 5:
+            factor = draw.choice([k for k in range(1, shape[axis] + 1) if shape[axis] % k == 0])
+            split = (*shape[:axis], factor, shape[axis] // factor, *shape[axis + 1 :])
+            add("reshape", [name], split, shape=split)
+        elif op == "add":
+            other = constant(tuple(draw.choice([1, size]) for size in shape)[draw.randrange(rank) :])
+            add("add", [name, other], shape)
+        elif op == "linear":
+            add("linear", [name, constant((3, shape[-1]))], (*shape[:-1], 3))
+        elif op == "softmax":
+            add("softmax", [name], shape, axis=axis)
+        elif op == "mean" and rank > 2:
+            add("mean", [name], shape[:axis] + shape[axis + 1 :], axes=(axis,))
+        elif op == "concat":
+            doubled = (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :])
+            add("concat", [name, name], doubled, axis=axis)
+        elif op == "conv2d" and rank == 4:
+            add("conv2d", [name, constant((3, shape[1], 1, 1))], (shape[0], 3, *shape[2:]))
+    head = f"input x: float32[{','.join(map(str, shapes['x']))}]"
+    return "\n".join([head, *constants, *lines, f"output {list(shapes)[-1]}"])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_programs(seed):
+    graph = sweep(parse_graph(random_program(seed)))
+    x = np.random.default_rng(seed).standard_normal(graph.inputs[0].type.shape).astype(np.float32)
+    wanted, content = float64_values(graph, [x]), write_tflite(graph)
+    assert not check_tflite(content, graph)
+    seen = TfliteRunner(content).tensors([x])
+    for name in graph.activations:
+        tolerance = 1e-5 * max(np.abs(wanted[name]).max(), 1e-3)
+        np.testing.assert_allclose(seen[name], wanted[name], rtol=0, atol=tolerance, err_msg=name)
 
 
 # the file

@@ -1,4 +1,4 @@
-"""Every op as text, in the variants its attributes allow; shared by the tests of the graph and of the engine."""
+"""Every op as text, in the variants its attributes allow; shared by the tests of graph and engine."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ CASES: dict[str, str] = {
     "linear": "input x: float32[3,8]\nconstant w: float32[5,8]\nconstant b: float32[5]\n"
     + "y = linear(x, w, b) activation=relu6\noutput y",
     "linear over rows": ROWS + "constant w: float32[5,8]\ny = linear(x, w)\noutput y",
-    "batch_norm": IMAGE
-    + NORM
-    + "y = batch_norm(x, weight, bias, mean, variance) epsilon=0.001\noutput y",
+    "batch_norm": IMAGE + NORM + "y = batch_norm(x, weight, bias, mean, variance) epsilon=0.001\noutput y",
     "batch_norm of vectors": "input x: float32[3,4]\n"
     + NORM
     + "y = batch_norm(x, weight, bias, mean, variance)\noutput y",

@@ -1,4 +1,4 @@
-"""Random small graphs for properties: rows of blocks that folding has something to do with, and some it must leave."""
+"""Random small graphs for properties: blocks that folding has work with, and some that it must leave."""
 
 from __future__ import annotations
 
@@ -8,7 +8,20 @@ from hypothesis import strategies as st
 from toolchain.graph import Graph, parse_graph
 
 CHANNELS, SIZE = 4, 6
-_BLOCKS = ("conv", "grouped", "depthwise", "norm", "relu", "relu6", "tanh", "pad", "add", "branch", "concat", "reshape")
+_BLOCKS = (
+    "conv",
+    "grouped",
+    "depthwise",
+    "norm",
+    "relu",
+    "relu6",
+    "tanh",
+    "pad",
+    "add",
+    "branch",
+    "concat",
+    "reshape",
+)
 
 
 class _Writer:
@@ -85,7 +98,9 @@ def graphs(draw: st.DrawFn) -> Graph:
         writer.add(block)
     early = draw(st.sampled_from(writer.made[1:]))
     outputs = dict.fromkeys([writer.last, *([early] if draw(st.booleans()) else [])])
-    return _scaled(parse_graph("\n".join([*writer.lines, f"output {', '.join(outputs)}"]), seed=draw(st.integers(0, 99))))
+    return _scaled(
+        parse_graph("\n".join([*writer.lines, f"output {', '.join(outputs)}"]), seed=draw(st.integers(0, 99)))
+    )
 
 
 def _scaled(graph: Graph) -> Graph:
@@ -93,7 +108,9 @@ def _scaled(graph: Graph) -> Graph:
     variances = {node.inputs[4] for node in graph.nodes if node.op == "batch_norm"}
     return graph.with_constants(
         {
-            name: np.float32(0.5) + np.abs(array) if name in variances else array / np.float32(np.sqrt(array[0].size))
+            name: np.float32(0.5) + np.abs(array)
+            if name in variances
+            else array / np.float32(np.sqrt(array[0].size))
             for name, array in graph.constants.items()
         }
     )

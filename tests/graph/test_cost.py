@@ -64,20 +64,34 @@ def test_peak_memory_by_hand():
     assert peak_activation_bytes(BRANCHY, element_bytes=1) == 160
 
 
+ROW = "input x: float32[1,2]\nconstant w: float32[8,2]\n"
+
+
 @pytest.mark.parametrize(
     ("lines", "elements"),
     [
         # a is an output and stays to the end: a 8 + b 8 + c 8
-        ("input x: float32[1,2]\nconstant w: float32[8,2]\na = linear(x, w)\nb = relu(a)\nc = tanh(b)\noutput a, c", 24),
+        (ROW + "a = linear(x, w)\nb = relu(a)\nc = tanh(b)\noutput a, c", 24),
         # the same without: two at a time
-        ("input x: float32[1,2]\nconstant w: float32[8,2]\na = linear(x, w)\nb = relu(a)\nc = tanh(b)\noutput c", 16),
-        # an input that is read late is there from the start: x 4 + y 9 + a 4, then y + a + b
-        ("input x: float32[1,4]\ninput y: float32[9,1]\na = relu(x)\nb = tanh(a)\nc = mul(y, b)\noutput c", 49),
-        # what a reshape is read as keeps the memory alive: x 6, then a 6 + b 6 (reshape of a) shares, c 6
-        ("input x: float32[1,6]\na = relu(x)\nb = reshape(a) shape=(6,)\nc = relu(a)\nd = add(b, c)\noutput d", 18),
+        (ROW + "a = linear(x, w)\nb = relu(a)\nc = tanh(b)\noutput c", 16),
+        # the last of three: y 9 + b 4 + c 36
+        (
+            "input x: float32[1,4]\ninput y: float32[9,1]\na = relu(x)\nb = tanh(a)\nc = mul(y, b)\noutput c",
+            49,
+        ),
+        # an input that is read late is there from the start: x 4 + y 9 + a 4
+        (
+            "input x: float32[1,4]\ninput y: float32[1,9]\na = relu(x)\nm = mean(y) axes=(0,1)\noutput m, a",
+            17,
+        ),
+        # a reshape shares its input's memory and keeps it alive: a 6 + c 6 + d 6
+        (
+            "input x: float32[6]\na = relu(x)\nb = reshape(a) shape=(6,)\nc = relu(a)\nd = add(b, c)\noutput d",
+            18,
+        ),
         # a graph that only hands on its input
         ("input x: float32[1,6]\noutput x", 6),
     ],
-)  # fmt: skip
+)
 def test_what_is_alive_is_counted_and_nothing_else(lines, elements):
     assert peak_activation_bytes(parse_graph(lines), element_bytes=1) == elements

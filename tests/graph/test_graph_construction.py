@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -107,7 +109,7 @@ def test_shapes_that_clash_name_the_node_and_its_place(line):
     head += "constant v: float32[6,4,3,3]\nconstant c: float32[5,1]\n"
     graph = parse_graph(f"{head}{line}\noutput y")
     (node,) = graph.nodes
-    placed = Graph(graph.inputs, ("y",), (Node(node.op, "block.y", node.inputs, ("y",), node.attributes, Source("block", "net.py", 12)),), graph.constants)  # fmt: skip # noqa: E501
+    placed = replace(graph, nodes=(replace(node, name="block.y", source=Source("block", "net.py", 12)),))
     with pytest.raises(UnsupportedError, match=r"block\.y.*do not fit") as found:
         _ = placed.types
     assert "block at net.py:12" in str(found.value)
@@ -115,7 +117,8 @@ def test_shapes_that_clash_name_the_node_and_its_place(line):
 
 def test_sweep_drops_what_no_output_depends_on():
     graph = parse_graph(
-        "input x: float32[1,4]\ninput unused: float32[2]\nconstant w: float32[3,4]\nconstant v: float32[3,4]\n"
+        "input x: float32[1,4]\ninput unused: float32[2]\n"
+        "constant w: float32[3,4]\nconstant v: float32[3,4]\n"
         "a = relu(x)\nb = linear(a, w)\nc = linear(a, v)\nd = relu(c)\noutput b"
     )
     swept = sweep(graph)

@@ -34,7 +34,7 @@ def assigned(text: str, scheme: Scheme | None = None, constants=None, **given) -
     return assign_params(graph, ranges(graph, **given), scheme or Scheme())
 
 
-# ---- activations ---------------------------------------------------------------------------------------------------
+# ---- activations -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_constant_operand_has_the_range_of_its_values():
     assert model.params["k"] == asymmetric_params(0.5, 4)
 
 
-# ---- weights and biases --------------------------------------------------------------------------------------------
+# ---- weights and biases ------------------------------------------------------------------------------------
 
 LAYER = IMAGE + "constant w: float32[3,4,1,1]\nconstant b: float32[3]\ny = conv2d(x, w, b)\noutput y"
 
@@ -164,12 +164,18 @@ def test_a_bias_that_several_layers_read_is_one_bias_a_layer():
 
 
 def test_a_weight_that_several_layers_read_has_one_scale_that_serves_both_biases():
-    """The second layer's bias needs a larger scale than the weight; the first layer's bias must be in it too."""
+    """The second layer's bias asks for a larger scale than the weight, which is the first's as well."""
     text = "input x: float32[1,4]\nconstant w: float32[4,4]\nconstant b: float32[4]\nconstant c: float32[4]\n"
-    constants = {"w": np.full((4, 4), 1e-9, np.float32), "b": np.zeros(4, np.float32), "c": np.full(4, 50, np.float32)}
+    constants = {
+        "w": np.full((4, 4), 1e-9, np.float32),
+        "b": np.zeros(4, np.float32),
+        "c": np.full(4, 50, np.float32),
+    }
     model = assigned(text + "a = linear(x, w, b)\ny = linear(a, w, c)\noutput y", constants=constants)
     for source, bias in (("x", "b"), ("a", "c")):
-        np.testing.assert_array_equal(model.params[bias].scale, model.params[source].scale * model.params["w"].scale)
+        np.testing.assert_array_equal(
+            model.params[bias].scale, model.params[source].scale * model.params["w"].scale
+        )
     assert np.abs(model.integers["c"].astype(np.int64)).max() <= 2**30
 
 
@@ -201,7 +207,8 @@ def test_weights_that_are_all_zero():
 @pytest.mark.parametrize("clusters", [4, 16])
 def test_a_codebook_stays_a_codebook_of_integers(clusters):
     """One scale for the tensor: a scale a channel would make k values many."""
-    text = "input x: float32[1,40]\nconstant w: float32[30,40]\nconstant b: float32[30]\ny = linear(x, w, b)\noutput y"
+    text = "input x: float32[1,40]\nconstant w: float32[30,40]\nconstant b: float32[30]\n"
+    text += "y = linear(x, w, b)\noutput y"
     values = np.sort(RNG.standard_normal(clusters)).astype(np.float32)
     # the rows reach up to different values, so that scales a channel would differ
     indices = RNG.integers(0, clusters, (30, 40)) % (1 + np.arange(30)[:, None] % clusters)
@@ -224,7 +231,7 @@ def test_refitting_follows_the_weights_and_leaves_the_activations():
     assert refit_weights(model.graph, model.params).params == model.params
 
 
-# ---- the quantized graph -------------------------------------------------------------------------------------------
+# ---- the quantized graph -----------------------------------------------------------------------------------
 
 
 def test_params_of_unknown_tensors_are_refused():

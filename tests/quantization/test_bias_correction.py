@@ -1,4 +1,4 @@
-"""Bias correction: after it, a layer's mean error over the samples that were measured is nothing but the bias's step."""
+"""Bias correction: after it, a layer's mean error over what was measured is within the bias's step."""
 
 from __future__ import annotations
 
@@ -14,35 +14,44 @@ from toolchain.quantization.correct import correct_biases
 
 RNG = np.random.default_rng(3)
 
+IMAGES = "input x: float32[8,6,5,5]\n"
+
+
+def layer(given: str, weight: str, features: int, call: str) -> str:
+    return f"{given}constant w: float32[{weight}]\nconstant b: float32[{features}]\ny = {call}\noutput y"
+
+
 LAYERS = {
-    "conv": "input x: float32[8,6,5,5]\nconstant w: float32[4,6,1,1]\nconstant b: float32[4]\ny = conv2d(x, w, b)\noutput y",
-    "grouped": "input x: float32[8,6,5,5]\nconstant w: float32[4,3,1,1]\nconstant b: float32[4]\n"
-    "y = conv2d(x, w, b) groups=2\noutput y",
-    "depthwise": "input x: float32[8,6,5,5]\nconstant w: float32[6,1,1,1]\nconstant b: float32[6]\n"
-    "y = depthwise_conv2d(x, w, b)\noutput y",
-    "depthwise with multiplier": "input x: float32[8,6,5,5]\nconstant w: float32[18,1,1,1]\nconstant b: float32[18]\n"
-    "y = depthwise_conv2d(x, w, b)\noutput y",
-    "linear": "input x: float32[40,6]\nconstant w: float32[5,6]\nconstant b: float32[5]\ny = linear(x, w, b)\noutput y",
-    "linear over rows": "input x: float32[8,7,6]\nconstant w: float32[5,6]\nconstant b: float32[5]\n"
-    "y = linear(x, w, b)\noutput y",
-    "linear over images": "input x: float32[2,6,5,6]\nconstant w: float32[5,6]\nconstant b: float32[5]\n"
-    "y = linear(x, w, b)\noutput y",
+    "conv": layer(IMAGES, "4,6,1,1", 4, "conv2d(x, w, b)"),
+    "grouped": layer(IMAGES, "4,3,1,1", 4, "conv2d(x, w, b) groups=2"),
+    "depthwise": layer(IMAGES, "6,1,1,1", 6, "depthwise_conv2d(x, w, b)"),
+    "depthwise with multiplier": layer(IMAGES, "18,1,1,1", 18, "depthwise_conv2d(x, w, b)"),
+    "linear": layer("input x: float32[40,6]\n", "5,6", 5, "linear(x, w, b)"),
+    "linear over rows": layer("input x: float32[8,7,6]\n", "5,6", 5, "linear(x, w, b)"),
+    "linear over images": layer("input x: float32[2,6,5,6]\n", "5,6", 5, "linear(x, w, b)"),
 }
 
 
 def samples(graph: Graph) -> np.ndarray:
     """Values whose channels, along every axis, have means of their own."""
     shape = graph.inputs[0].type.shape
-    offsets = sum(np.arange(size).reshape([-1 if a == axis else 1 for a in range(len(shape))]) for axis, size in enumerate(shape))
+    offsets = sum(
+        np.arange(size).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        for axis, size in enumerate(shape)
+    )
     return (offsets + RNG.standard_normal(shape)).astype(np.float32)
 
 
 def quantized(graph: Graph, array: np.ndarray) -> tuple[QuantizedGraph, QuantizedGraph]:
     """Before and after correction, per tensor with unequal channels: where rounding shifts most."""
-    scales = np.geomspace(0.01, 1, len(graph.constants["w"])).reshape(-1, *[1] * (graph.constants["w"].ndim - 1))
+    scales = np.geomspace(0.01, 1, len(graph.constants["w"])).reshape(
+        -1, *[1] * (graph.constants["w"].ndim - 1)
+    )
     graph = graph.with_constants({"w": (graph.constants["w"] * scales).astype(np.float32)})
     found = observe(graph, [(array,)])
-    before = assign_params(graph, {n: s.minmax() for n, s in found.items()}, Scheme(weight_granularity="per_tensor"))
+    before = assign_params(
+        graph, {n: s.minmax() for n, s in found.items()}, Scheme(weight_granularity="per_tensor")
+    )
     return before, correct_biases(before, {n: s.means for n, s in found.items()})
 
 
@@ -76,8 +85,23 @@ def test_weights_and_params_stay():
     np.testing.assert_array_equal(after.integers["w"], before.integers["w"])
 
 
+def test_corrections_follow_a_node_that_is_taken_out():
+    graph = parse_graph(LAYERS["conv"])
+    before, after = quantized(graph, samples(graph))
+    assert np.any(after.integers["b"] != before.integers["b"])
+    np.testing.assert_array_equal(after.extract(after.graph.nodes).integers["b"], after.integers["b"])
+
+
+def test_corrections_of_unknown_tensors_are_refused():
+    graph = parse_graph(LAYERS["conv"])
+    _, after = quantized(graph, samples(graph))
+    with pytest.raises(ValueError, match="ghost"):
+        QuantizedGraph(after.graph, after.params, {"ghost": np.zeros(1, np.float32)})
+
+
 def test_a_layer_without_bias_and_one_without_means_stay():
-    text = "input x: float32[4,6]\nconstant w: float32[6,6]\nconstant b: float32[6]\na = linear(x, w)\ny = linear(a, w, b)\noutput y"
+    text = "input x: float32[4,6]\nconstant w: float32[6,6]\nconstant b: float32[6]\n"
+    text += "a = linear(x, w)\ny = linear(a, w, b)\noutput y"
     graph = parse_graph(text)
     found = observe(graph, [(samples(graph),)])
     model = assign_params(graph, {n: s.minmax() for n, s in found.items()}, Scheme())
@@ -87,13 +111,14 @@ def test_a_layer_without_bias_and_one_without_means_stay():
 
 def test_means_along_another_axis_than_the_layers_are_not_used():
     """x is read by a convolution and by a linear layer: its means lie along the linear layer's axis."""
-    text = "input x: float32[1,6,6,6]\nconstant w: float32[6,6,1,1]\nconstant v: float32[6,6]\nconstant b: float32[6]\n"
-    text += "constant c: float32[6]\na = conv2d(x, w, b)\ny = linear(x, v, c)\noutput a, y"
+    text = "input x: float32[1,6,6,6]\nconstant w: float32[6,6,1,1]\nconstant v: float32[6,6]\n"
+    text += "constant b: float32[6]\nconstant c: float32[6]\na = conv2d(x, w, b)\ny = linear(x, v, c)\noutput a, y"
     graph = parse_graph(text)
     found = observe(graph, [(samples(graph),)])
     model = assign_params(graph, {n: s.minmax() for n, s in found.items()}, Scheme())
     after = correct_biases(model, {n: s.means for n, s in found.items()})
-    assert set(after.corrections) == {"c"} and np.any(after.corrections["c"])
+    assert set(after.corrections) == {"c"}
+    assert np.any(after.corrections["c"])
 
 
 def test_a_padded_convolution_is_corrected_but_for_its_border():

@@ -50,7 +50,7 @@ def test_merging_is_the_same_in_any_grouping_and_as_measuring_at_once(parts):
     at_once = statistics(np.concatenate(arrays))
     assert_equal(left, at_once)
     assert left.counts.sum() == at_once.counts.sum()
-    # a value within rounding of a bin's edge may fall on either side of it, so the distribution differs by one bin
+    # a value within rounding of a bin's edge may fall on either side: distributions differ by one bin
     assert np.abs(np.cumsum(left.counts) - np.cumsum(at_once.counts)).max() <= max_shift(at_once.counts)
 
 
@@ -141,7 +141,8 @@ def test_means_are_per_channel(shape):
 
 def test_channels_lie_where_the_reader_looks():
     graph = parse_graph(
-        "input x: float32[1,3,4,5]\ninput z: float32[2,7,3]\nconstant w: float32[6,3]\nconstant v: float32[2,3,1,1]\n"
+        "input x: float32[1,3,4,5]\ninput z: float32[2,7,3]\n"
+        "constant w: float32[6,3]\nconstant v: float32[2,3,1,1]\n"
         "c = conv2d(x, v)\np = permute(x) axes=(0,2,3,1)\na = linear(p, w)\nb = linear(z, w)\noutput a, b, c"
     )
     found = {name: channel_axis(graph, name) for name in ("x", "p", "a", "z", "b", "c")}

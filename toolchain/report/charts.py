@@ -1,4 +1,4 @@
-"""The page's charts: drawn by matplotlib, then made part of the page as inline SVG in its own colours and font.
+"""The page's charts: drawn by matplotlib, then made part of the page as SVG in the page's colours and font.
 
 Layers run from the network's input (left) to its output. Importing this module imports matplotlib.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import io
 import re
 import warnings
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
+from xml.etree import ElementTree
 
 from markupsafe import Markup
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import AsinhLocator, FuncFormatter, MaxNLocator, MultipleLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from toolchain.report.figures import largest, leaves_range, range_scale, top_db, worst_layer
 from toolchain.report.units import format_bytes, format_count, format_db, format_real
@@ -36,7 +36,7 @@ COLOURS = {
 }
 """What matplotlib draws in stands for the page's colours of that name, which follow light and dark."""
 
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same layout on every machine
     "font.size": TEXT_PX,
     "text.color": COLOURS["ink"],
@@ -51,6 +51,8 @@ _STYLE = {
     "axes.xmargin": 0,
     "grid.color": COLOURS["line"],
     "grid.linewidth": 1,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
     "xtick.bottom": False,
     "ytick.left": False,
     "xtick.labelcolor": COLOURS["muted"],
@@ -92,12 +94,12 @@ def _draw_errors(layers: Sequence[Layer]) -> Markup:
     ]
     _draw_bars(axes, len(layers), bars)
     axes.set_ylim(0, top * _HEADROOM)
-    axes.yaxis.set_major_locator(MultipleLocator(10 if top <= 40 else 20))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda db, _: f"{db:.0f} dB" if db <= top else ""))
+    ticks = range(0, int(top) + 1, 10 if top <= 40 else 20)
+    axes.set_yticks(ticks, [f"{db} dB" for db in ticks])
     ranked = sorted(found, key=lambda spot: float(spot[1]["sqnr_db"]))
-    for index, layer in _apart(ranked, len(layers)):
+    for index, layer in _apart(ranked[: _few(layers)], len(layers)):
         colour = "worst" if layer is worst else "ink"
-        text = f"{_short(layer['name'], 22)}, {format_db(layer['sqnr_db'])}"
+        text = f"{_short(layer['name'], 20)}, {format_db(layer['sqnr_db'])}"
         _point_at(axes, (index, heights[index], len(layers)), text, colour)
     return _inline(figure, "SQNR of each layer")
 
@@ -119,8 +121,10 @@ def _draw_costs(layers: Sequence[Layer]) -> Markup:
         end = _HEADROOM * largest(layers, key) / size
         axes.set_ylim(*((end, 0) if is_down else (0, end)))
         axes.yaxis.set_major_locator(MaxNLocator(3, prune="upper"))
-        for index, layer in _apart(sorted(found, key=lambda spot: -spot[1][key]), len(layers), most=2):
-            label = f"{_short(layer['name'], 22)}, {text(layer[key])}"
+        ranked = sorted(found, key=lambda spot: -spot[1][key])
+        large = [spot for spot in ranked[: _few(layers)] if spot[1][key] > ranked[0][1][key] / 2]
+        for index, layer in _apart(large, len(layers)):
+            label = f"{_short(layer['name'], 20)}, {text(layer[key])}"
             _point_at(axes, (index, layer[key] / size, len(layers)), label, "ink", is_down=is_down)
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}" if value else ""))
@@ -133,28 +137,32 @@ def _draw_ranges(layers: Sequence[Layer]) -> Markup:
     figure, (axes,) = _sheet(layers, 220)
     scale = range_scale(layers)
     axes.set_yscale("asinh", linear_width=scale.unit)
+    _draw_bars(axes, len(layers), _range_bars(layers))
+    axes.set_ylim(scale.value(-0.04), scale.value(_HEADROOM))
+    axes.set_yticks(scale.ticks(), [format_real(value) for value in scale.ticks()])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.axhline(0, color=COLOURS["muted"], linewidth=1)
+    axes.spines["bottom"].set_visible(False)
+    outside = [spot for spot in enumerate(layers) if leaves_range(spot[1])]
+    for index, layer in _apart(sorted(outside, key=lambda spot: -_excess(spot[1])), len(layers)):
+        text = f"{_short(layer['name'], 20)} saw {format_real(_furthest(layer))}"
+        _point_at(axes, (index, layer["seen_high"], len(layers)), text, "worst")
+    held = [spot for spot in enumerate(layers) if spot[1]["range_high"] is not None and not outside]
+    widest = sorted(held, key=lambda spot: -_width(spot[1]))[: _few(layers)]
+    for index, layer in _apart(widest, len(layers)):
+        text = f"{_short(layer['name'], 14)}, {_range_text(layer, 'range')}"
+        _point_at(axes, (index, layer["range_high"], len(layers)), text, "ink")
+    return _inline(figure, "range of each activation")
+
+
+def _range_bars(layers: Sequence[Layer]) -> list[tuple[int, float, float, str, str]]:
     bars = []
     for index, layer in enumerate(layers):
-        seen = "worst" if leaves_range(layer) else "main"
-        for key, colour in (("range", "band"), ("seen", seen)):
+        for key, colour in (("range", "band"), ("seen", "worst" if leaves_range(layer) else "main")):
             low, high = layer[f"{key}_low"], layer[f"{key}_high"]
             if low is not None and high is not None:
                 bars.append((index, low, high - low, colour, _range_tip(layer)))
-    _draw_bars(axes, len(layers), bars)
-    axes.set_ylim(scale.value(-0.04), scale.value(_HEADROOM))
-    axes.yaxis.set_major_locator(AsinhLocator(scale.unit, numticks=7))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_real(value)))
-    outside = sorted((spot for spot in enumerate(layers) if leaves_range(spot[1])), key=lambda spot: -_excess(spot[1]))
-    for index, layer in _apart(outside, len(layers)):
-        text = f"{_short(layer['name'], 16)} saw {_range_text(layer, 'seen')}"
-        _point_at(axes, (index, layer["seen_high"], len(layers)), text, "worst")
-    if not outside:
-        held = [spot for spot in enumerate(layers) if spot[1]["range_high"] is not None]
-        for index, layer in _apart(sorted(held, key=lambda spot: -_width(spot[1])), len(layers), most=2):
-            text = f"{_short(layer['name'], 16)}, {_range_text(layer, 'range')}"
-            _point_at(axes, (index, layer["range_high"], len(layers)), text, "ink")
-    return _inline(figure, "range of each activation")
+    return bars
 
 
 def _sheet(layers: Sequence[Layer], height: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
@@ -162,13 +170,15 @@ def _sheet(layers: Sequence[Layer], height: int, rows: int = 1) -> tuple[Figure,
     count = max(len(layers), 1)
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, facecolor="none")
     FigureCanvasSVG(figure)
-    margins = {"left": LEFT / WIDTH, "right": 1 - RIGHT / WIDTH, "top": 1 - TOP / height, "bottom": BOTTOM / height}
-    found = figure.subplots(rows, sharex=True, squeeze=False, gridspec_kw={**margins, "hspace": 0})
+    margins = {"left": LEFT / WIDTH, "right": 1 - RIGHT / WIDTH, "hspace": 0}
+    margins |= {"top": 1 - TOP / height, "bottom": BOTTOM / height}
+    found = figure.subplots(rows, sharex=True, squeeze=False, gridspec_kw=margins)
     axes: list[Axes] = list(found[:, 0])
     for one in axes:
         one.set_facecolor("none")
-    step = next(step for power in range(12) for step in (10**power, 2 * 10**power, 5 * 10**power) if count <= 10 * step)
-    room = int(step * (WIDTH - LEFT - RIGHT) / count / 7) - 3
+    steps = (first * 10**power for power in range(12) for first in (1, 2, 5))
+    step = next(step for step in steps if count <= 10 * step)
+    room = int(step * (WIDTH - LEFT - RIGHT) / count / 6) - 3  # letters beside a number, 6 pixels each
     ticks = list(enumerate(layers))[::step]
     axes[-1].set_xlim(-0.5, count - 0.5)
     axes[-1].set_xticks(
@@ -191,7 +201,7 @@ def _draw_bars(axes: Axes, count: int, bars: Sequence[tuple[int, float, float, s
 def _point_at(
     axes: Axes, place: tuple[int, float, int], text: str, colour: str, *, is_down: bool = False
 ) -> None:
-    """Text in the headroom, with a line to the end of the bar: `place` is the layer, that end, and how many layers."""
+    """Text in the headroom, a line from it to the end of a bar: `place` is (layer, end, count of layers)."""
     index, value, count = place
     side = "left" if index < 0.7 * count else "right"
     axes.annotate(
@@ -204,7 +214,7 @@ def _point_at(
         va="bottom" if is_down else "top",
         arrowprops={
             "arrowstyle": "-",
-            "color": COLOURS[colour],
+            "color": COLOURS["muted" if colour == "ink" else colour],
             "linewidth": 1,
             "shrinkA": 0,
             "shrinkB": 0,
@@ -213,17 +223,22 @@ def _point_at(
     )
 
 
-def _apart(ranked: Iterable[tuple[int, Layer]], count: int, most: int = 3) -> Spots:
-    """The first `most` that lie so far apart that their names cannot meet."""
+def _apart(ranked: Iterable[tuple[int, Layer]], count: int) -> Spots:
+    """Each of `ranked` that lies so far from those before it that their names cannot meet."""
     kept: list[tuple[int, Layer]] = []
     for index, layer in ranked:
-        if len(kept) < most and all(abs(index - other) > 0.38 * count for other, _ in kept):
+        if all(abs(index - other) > 0.42 * count for other, _ in kept):
             kept.append((index, layer))
     return kept
 
 
+def _few(layers: Sequence[Layer]) -> int:
+    """How many of the foremost layers may be named."""
+    return max(1, len(layers) // 8)
+
+
 def _inline(figure: Figure, label: str) -> Markup:
-    """The figure as an element of an HTML page: nothing that points elsewhere, no colour or font of its own."""
+    """The figure as an element of a page: nothing that points elsewhere, no colour or font of its own."""
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     root = ElementTree.fromstring(stream.getvalue().decode())
@@ -241,7 +256,7 @@ def _inline(figure: Figure, label: str) -> Markup:
     size = root.attrib["viewBox"]
     root.attrib.clear()
     root.attrib.update({"viewBox": size, "role": "img", "aria-label": label})
-    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - written by an XML writer
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
 def _element(tag: str, text: str) -> ElementTree.Element:
@@ -274,8 +289,14 @@ def _width(layer: Layer) -> float:
 
 def _excess(layer: Layer) -> float:
     """How far outside the range a value was seen, in widths of the range."""
-    outside = max(layer["range_low"] - layer["seen_low"], layer["seen_high"] - layer["range_high"])
-    return float(outside) / (_width(layer) or 1.0)
+    below, above = layer["range_low"] - layer["seen_low"], layer["seen_high"] - layer["range_high"]
+    return float(max(below, above)) / (_width(layer) or 1.0)
+
+
+def _furthest(layer: Layer) -> float:
+    """The value seen furthest outside the range."""
+    below, above = layer["range_low"] - layer["seen_low"], layer["seen_high"] - layer["range_high"]
+    return float(layer["seen_low"] if below > above else layer["seen_high"])
 
 
 def _printable(name: str) -> str:
@@ -284,5 +305,9 @@ def _printable(name: str) -> str:
 
 
 def _short(name: str, length: int) -> str:
-    """The end of a module path, which tells layers apart."""
-    return name if len(name) <= length else "…" + name[1 - length :]
+    """The end of a module path, which tells layers apart: whole names of it if they fit."""
+    if len(name) <= length:
+        return name
+    end = name[1 - length :]
+    whole = end.partition(".")[2]
+    return f"…{whole or end}"

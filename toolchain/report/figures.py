@@ -49,6 +49,17 @@ class Scale:
         """What lies at `share` of the axis, also beyond its ends."""
         return self.unit * sinh(self._start + share * self._span)
 
+    def ticks(self) -> list[float]:
+        """Zero and round values that lie apart from it and from each other."""
+        powers = [10.0**power for power in range(12, -13, -1)]
+        rounds = [sign * first * power for first in (1, 5, 2) for power in powers for sign in (1, -1)]
+        kept = [0.0]
+        for value in rounds:
+            is_apart = all(abs(self(value) - self(other)) > 0.12 for other in kept)
+            if self.low <= value <= self.high and is_apart:
+                kept.append(value)
+        return sorted(kept)
+
 
 def range_scale(layers: Sequence[Layer]) -> Scale:
     """The scale all ranges share."""

@@ -1,4 +1,4 @@
-"""Progress a person can watch: bars with time left on a terminal, plain lines anywhere else."""
+"""Progress a person can watch: bars with time left on a terminal, now and then a plain line anywhere else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Lock, Timer
 from typing import Protocol, TypeVar
 
@@ -20,14 +21,25 @@ T = TypeVar("T")
 SHOWN_AFTER_S = 1.0
 """Work that is over sooner shows no bar."""
 
+LINE_EVERY_S = 5.0
+"""Where nothing moves, one piece of work prints no more than a line in this time."""
+
 
 class RichProgress:
     """`toolchain.progress.Progress` for people. A `with` block leaves a clean terminal, also on Ctrl-C."""
 
-    def __init__(self, console: Console | None = None, *, shown_after_s: float = SHOWN_AFTER_S) -> None:
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        shown_after_s: float = SHOWN_AFTER_S,
+        line_every_s: float = LINE_EVERY_S,
+    ) -> None:
         console = console or Console(stderr=True)
-        moves = console.is_terminal and console.is_interactive and not console.is_dumb_terminal
-        self._display: _Display = _Bars(console, shown_after_s) if moves else _Lines(console)
+        self.moves = console.is_terminal and console.is_interactive and not console.is_dumb_terminal
+        """Whether bars are drawn, on a terminal that can."""
+        bars = _Bars(console, shown_after_s) if self.moves else None
+        self._display: _Display = bars or _Lines(console, line_every_s)
 
     def __enter__(self) -> RichProgress:
         return self
@@ -51,7 +63,7 @@ class RichProgress:
 
     @contextmanager
     def running(self, description: str) -> Iterator[None]:
-        """Work that cannot tell how far it is, such as tracing."""
+        """Work that cannot tell how far it is; a bar of the same name that can takes its place."""
         work = self._display.begin(description, None)
         done = False
         try:
@@ -68,27 +80,39 @@ class _Display(Protocol):
     def close(self) -> None: ...
 
 
-class _Lines:
-    """One line when work begins and one when it ends: logs and pipes."""
+@dataclass
+class _Work:
+    """What `_Lines` knows of one piece of work; `told` is when it last printed a line, or began."""
 
-    def __init__(self, console: Console) -> None:
+    description: str
+    total: int | None
+    began: float
+    told: float
+    done: int = 0
+
+
+class _Lines:
+    """Logs and pipes: nothing for work that is soon over, for what lasts a line every few seconds."""
+
+    def __init__(self, console: Console, every_s: float) -> None:
         self._console = console
-        self._begun: list[tuple[str, float]] = []
+        self._every = every_s
+        self._works: list[_Work] = []
 
     def begin(self, description: str, total: int | None) -> int:
-        self._begun.append((description, time.monotonic()))
-        self._print(f"{description} ..." if total is None else f"{description} ({total}) ...")
-        return len(self._begun) - 1
+        now = time.monotonic()
+        self._works.append(_Work(description, total, now, now))
+        return len(self._works) - 1
 
     def advance(self, work: int) -> None:
-        pass
+        told, now = self._works[work], time.monotonic()
+        told.done += 1
+        if now - told.told >= self._every and told.done != told.total:
+            told.told = now
+            self._print(_line(told, now - told.began))
 
     def end(self, work: int, done: bool) -> None:
-        description, started = self._begun[work]
-        seconds = format_seconds(time.monotonic() - started)
-        self._print(
-            f"{description}: done in {seconds}" if done else f"{description}: stopped after {seconds}"
-        )
+        pass
 
     def close(self) -> None:
         pass
@@ -97,6 +121,18 @@ class _Lines:
         # written past rich: no styles, no wrapping, no control characters
         self._console.file.write(line + "\n")
         self._console.file.flush()
+
+
+def _line(work: _Work, seconds: float) -> str:
+    """`calibrate: 40 of 100, 12 s left`."""
+    if work.total is None:
+        return f"{work.description}: {work.done} in {_rounded(seconds)}"
+    left = max(work.total - work.done, 0) * seconds / work.done
+    return f"{work.description}: {work.done} of {work.total}, {_rounded(left)} left"
+
+
+def _rounded(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 59.5 else format_seconds(seconds)
 
 
 class _TimeLeft(ProgressColumn):
@@ -125,6 +161,8 @@ class _Bars:
         self._delay = shown_after_s
         self._lock = Lock()
         self._open: dict[int, Timer] = {}
+        self._names: dict[int, str] = {}
+        self._shown: set[int] = set()
         self._live = False
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
@@ -145,6 +183,7 @@ class _Bars:
         timer.daemon = True
         with self._lock:
             self._open[work] = timer
+            self._names[work] = description
         timer.start()
         return work
 
@@ -159,6 +198,8 @@ class _Bars:
                 return
             timer.cancel()
             self._bars.remove_task(TaskID(work))
+            self._shown.discard(work)
+            self._choose()
             self._hide_when_idle()
 
     def close(self) -> None:
@@ -168,9 +209,16 @@ class _Bars:
     def _show(self, work: int) -> None:
         with self._lock:
             if work in self._open:
-                self._bars.update(TaskID(work), visible=True)
+                self._shown.add(work)
+                self._choose()
                 self._bars.start()
                 self._live = True
+
+    def _choose(self) -> None:
+        """Of bars of one name only the innermost is seen: a stage's own, not the one around the stage."""
+        innermost = {self._names[work]: work for work in sorted(self._shown)}
+        for work in self._shown:
+            self._bars.update(TaskID(work), visible=innermost[self._names[work]] == work)
 
     def _hide_when_idle(self) -> None:
         if self._live and not self._open:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeVar
 
 import numpy as np
 
-from toolchain.errors import OptionError
+from toolchain.errors import OptionError, raise_collected
 from toolchain.progress import SILENT, Progress
 from toolchain.samples import SampleSet
 from toolchain.stages.inputs import input_types
@@ -39,8 +40,17 @@ class Recover(Stage[Any, Any]):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.learning_rate <= 0 or (self.temperature is not None and self.temperature <= 0):
-            raise OptionError("recover: epochs, learning_rate and temperature must be positive")
+        positive = {"epochs": self.epochs, "learning_rate": self.learning_rate, "temperature": self.temperature}
+        findings = [
+            f"{name} is {value!r}: give a positive number"
+            for name, value in positive.items()
+            if not (value is None and name == "temperature") and not _is_positive(value)
+        ]
+        if isinstance(self.epochs, float):
+            findings.append(f"epochs is {self.epochs!r}: give a whole number")
+        if not isinstance(self.samples, SampleSet):
+            findings.append("samples must be a SampleSet: wrap yours with toolchain.samples_from(...)")
+        raise_collected(OptionError, "recover cannot work with these options:", findings)
 
     @classmethod
     def result_of(cls, state: type) -> type:
@@ -75,3 +85,7 @@ class Recover(Stage[Any, Any]):
         }
         recovered: Trainable = model.from_module(module)
         return recovered.after(self, facts=facts)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and isfinite(value) and value > 0

@@ -81,7 +81,7 @@ class Model:
         """This model with the weights of a module that `to_module` gave. Raises OptionError for any other module."""
         from toolchain.engine.module import GraphModule
 
-        if not isinstance(module, GraphModule) or module.graph.nodes != self.graph.nodes:
+        if not isinstance(module, GraphModule) or not _same_form(module.graph, self.graph):
             raise OptionError("the module was not made by this model's to_module()", hint="train model.to_module() itself")
         changed = module.trained_constants()
         return replace(self, graph=self.graph.with_constants(changed), structure=module.trained_structure())
@@ -213,19 +213,27 @@ class ExportedModel(QuantizedModel):
             path.write_bytes(content)
         return paths
 
+    def _plain(self) -> dict[str, Any]:
+        return {**super()._plain(), "files": list(self.files)}
+
     def _arrays(self) -> dict[str, np.ndarray]:
         files = {f"file/{name}": np.frombuffer(content, np.uint8) for name, content in self.files.items()}
         return super()._arrays() | files
 
     @classmethod
     def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        files = {name: array.tobytes() for name, array in _under("file/", arrays).items()}
+        files = {name: arrays[f"file/{name}"].tobytes() for name in plain["files"]}
         return {**super()._fields(plain, arrays), "files": files}
 
 
 STATES: dict[str, type[Model]] = {
     kind.state: kind for kind in (TracedModel, CalibratedModel, QuantizedModel, ExportedModel)
 }
+
+
+def _same_form(one: Graph, other: Graph) -> bool:
+    """Whether two graphs differ in nothing but the values of their constants."""
+    return one.nodes == other.nodes and one.types == other.types
 
 
 def load(folder: Path) -> Model:

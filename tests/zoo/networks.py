@@ -1,0 +1,76 @@
+"""The networks that tests deploy: random weights, of the scale and statistics of a trained network's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+from tests.zoo.mobilenet_v2 import MobileNetV2
+from tests.zoo.resnet18 import ResNet18
+
+Network = tuple[nn.Module, np.ndarray]
+
+
+def build(name: str, count: int = 40) -> Network:
+    """The network in eval mode and `count` inputs (count, C, H, W) for it; the same on every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return NETWORKS[name](count)
+
+
+def _mnist(count: int) -> Network:
+    from toolchain.zoo.mnist import DigitNet
+
+    inputs = np.clip(0.5 + 0.3 * pictures(count, 1, 28), 0, 1)
+    return settled(DigitNet(), inputs), inputs
+
+
+def _mobilenet_v2(count: int) -> Network:
+    inputs = pictures(count, 3, 64)
+    return settled(MobileNetV2(width=0.5, classes=100), inputs), inputs
+
+
+def _resnet18(count: int) -> Network:
+    inputs = pictures(count, 3, 64)
+    return settled(ResNet18(width=32, classes=100), inputs), inputs
+
+
+def _efficientnet_lite0(count: int) -> Network:
+    """With its trained weights."""
+    from toolchain.zoo.efficientnet_lite0 import load
+
+    return load(), np.clip(0.6 * pictures(count, 3, 96), -1, 1)
+
+
+NETWORKS: dict[str, Callable[[int], Network]] = {
+    "mnist": _mnist,
+    "mobilenet_v2": _mobilenet_v2,
+    "resnet18": _resnet18,
+    "efficientnet_lite0": _efficientnet_lite0,
+}
+
+
+def pictures(count: int, channels: int, size: int, seed: int = 0) -> np.ndarray:
+    """Smooth random fields of about unit variance: neighbours resemble each other, as in pictures."""
+    random = np.random.default_rng(seed)
+    fields = np.zeros((count, channels, size, size))
+    for cells in (2, 4, 8, size // 2):
+        coarse = random.standard_normal((count, channels, cells, cells))
+        fields += np.kron(coarse, np.ones((-(-size // cells), -(-size // cells))))[..., :size, :size]
+    return (fields / 2).astype(np.float32)
+
+
+def settled(module: nn.Module, inputs: np.ndarray) -> nn.Module:
+    """In eval mode, batch norms with scales and offsets of their own and statistics of what they see."""
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    with torch.no_grad():
+        for layer in norms:
+            layer.weight.uniform_(0.5, 1.5)
+            layer.bias.normal_(0, 0.3)
+            layer.momentum = None  # statistics are averages over the passes, not moving ones
+        module.train()
+        module(torch.from_numpy(inputs[:16]))
+    return module.eval()

@@ -1,7 +1,8 @@
 """The neutral graph: types, ops, shape rules, folding, cost, text form. Knows nothing of torch or of any file format."""
 
 from toolchain.graph.fold import fold, fold_structure
-from toolchain.graph.graph import Graph, Node, subgraph, sweep, unsupported
+from toolchain.graph.graph import Graph, subgraph, sweep
+from toolchain.graph.node import Node, unsupported
 from toolchain.graph.ops import WEIGHTED, Op
 from toolchain.graph.structure import Codebook, Structure
 from toolchain.graph.text import format_graph, parse_graph

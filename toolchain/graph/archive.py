@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.graph.graph import Graph, Node
+from toolchain.graph.graph import Graph
+from toolchain.graph.node import Node
 from toolchain.graph.ops import Op
 from toolchain.graph.structure import Codebook, Structure
 from toolchain.graph.types import Attribute, DType, Source, TensorType, Value

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
 
-from toolchain.graph.graph import Graph, Node
+from toolchain.graph.graph import Graph
+from toolchain.graph.node import Node
 from toolchain.graph.ops import Op
 from toolchain.graph.types import TensorType
 

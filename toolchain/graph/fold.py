@@ -16,7 +16,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from toolchain.graph.graph import Graph, Node, unique_name
+from toolchain.graph.graph import Graph, unique_name
+from toolchain.graph.node import Node
 from toolchain.graph.ops import ACTIVATIONS, WEIGHTED, Op
 from toolchain.graph.structure import Structure
 

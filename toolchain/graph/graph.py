@@ -8,51 +8,15 @@ A pass takes a Graph and gives another; constants are shared between the two, ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
-from toolchain.errors import UnsupportedError
-from toolchain.graph.ops import SIGNATURES, Op
-from toolchain.graph.types import Attribute, Source, TensorType, Value
-
-
-@dataclass(frozen=True)
-class Node:
-    """One op applied to named tensors. `name` is the user's module path; `outputs` are the tensors it defines."""
-
-    op: Op
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attributes: Mapping[str, Attribute] = field(default_factory=dict)
-    source: Source = Source()
-
-    def __post_init__(self) -> None:
-        signature = SIGNATURES[self.op]
-        if not signature.accepts(len(self.inputs)):
-            raise ValueError(f"{self.name}: {self.op} takes {signature.inputs}, got {len(self.inputs)} inputs")
-        unknown = set(self.attributes) - set(signature.attributes)
-        complete = {key: self.attributes.get(key, default) for key, default in signature.attributes.items()}
-        missing = [key for key, value in complete.items() if value is None]
-        if unknown or missing:
-            raise ValueError(f"{self.name}: {self.op} has no {sorted(unknown)}, needs {missing}")
-        object.__setattr__(self, "attributes", MappingProxyType(complete))
-
-    @property
-    def output(self) -> str:
-        """The only output. Raises ValueError where there are several."""
-        (name,) = self.outputs
-        return name
-
-    def __getitem__(self, key: str) -> Any:
-        return self.attributes[key]
-
-    def with_attributes(self, **attributes: Attribute) -> Node:
-        return replace(self, attributes={**self.attributes, **attributes})
+from toolchain.graph.node import Node
+from toolchain.graph.shapes import infer_types
+from toolchain.graph.types import TensorType, Value
 
 
 @dataclass(frozen=True)
@@ -91,9 +55,7 @@ class Graph:
     @cached_property
     def types(self) -> Mapping[str, TensorType]:
         """Type of every tensor, by the shape rules. Raises UnsupportedError naming the node where shapes clash."""
-        from toolchain.graph.shapes import infer_types
-
-        return MappingProxyType(infer_types(self))
+        return MappingProxyType(infer_types(self.inputs, self.constants, self.nodes))
 
     @cached_property
     def producers(self) -> Mapping[str, Node]:
@@ -166,11 +128,6 @@ def subgraph(graph: Graph, nodes: Sequence[Node]) -> Graph:
     outside = {name for node in graph.nodes if node not in nodes for name in node.inputs} | set(graph.outputs)
     outputs = tuple(n for node in nodes for n in node.outputs if n not in read or n in outside)
     return sweep(Graph(inputs, outputs, tuple(nodes), graph.constants))
-
-
-def unsupported(node: Node, why: str, hint: str | None = None) -> UnsupportedError:
-    """An error that carries the node's op, name and place in the user's model."""
-    return UnsupportedError(f"{node.op} {node.name}: {why}", where=str(node.source), hint=hint)
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

@@ -5,28 +5,26 @@ Windows follow `out = floor((in + before + after - dilation * (kernel - 1) - 1) 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from toolchain.graph.node import Node, unsupported
 from toolchain.graph.ops import Op
-from toolchain.graph.types import DType, Shape, TensorType
+from toolchain.graph.types import DType, Shape, TensorType, Value
 
-if TYPE_CHECKING:
-    from toolchain.graph.graph import Graph, Node
-
-ShapeRule: TypeAlias = "Callable[[Node, list[TensorType]], Shape]"
+ShapeRule: TypeAlias = Callable[[Node, list[TensorType]], Shape]
 
 
-def infer_types(graph: Graph) -> dict[str, TensorType]:
-    """Type of every tensor of `graph`. Raises UnsupportedError that names the node whose inputs do not fit."""
-    from toolchain.graph.graph import unsupported
-
-    types = {value.name: value.type for value in graph.inputs}
-    types |= {name: TensorType(DType.of(array), array.shape) for name, array in graph.constants.items()}
-    for node in graph.nodes:
+def infer_types(
+    inputs: Iterable[Value], constants: Mapping[str, np.ndarray], nodes: Iterable[Node]
+) -> dict[str, TensorType]:
+    """Type of every tensor of a graph. Raises UnsupportedError that names the node whose inputs do not fit."""
+    types = {value.name: value.type for value in inputs}
+    types |= {name: TensorType(DType.of(array), array.shape) for name, array in constants.items()}
+    for node in nodes:
         given = [types[name] for name in node.inputs]
         try:
             shape = SHAPE_RULES[node.op](node, given)

@@ -17,7 +17,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from toolchain.graph.graph import Graph, Node
+from toolchain.graph.graph import Graph
+from toolchain.graph.node import Node
 from toolchain.graph.ops import SIGNATURES, Op
 from toolchain.graph.types import Attribute, DType, TensorType, Value
 

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,13 @@ from bars import Findings, missed, show
 from processes import ROOT, CommandFailed
 from rich.console import Console
 
-SECTIONS = ("efficientnet", "quality", "networks", "memory", "classic")
+SECTIONS = ("efficientnet", "quality", "latency", "networks", "memory", "classic")
+WIDTH = 110  # where there is no terminal to ask
 PACKAGES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 
 
 def arguments_of() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and pictures")
     parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers" / "bin" / "python",
@@ -65,20 +65,33 @@ def run_section(name: str, shop: Any, quick: bool) -> Findings:
     return found
 
 
+def find_peers(python: Path, console: Console) -> Path | None:
+    """The peers' interpreter, or None after a line that says what is missing."""
+    from workshop import missing_packages
+
+    if not python.is_file():
+        missing = f"no {python}"
+    elif packages := missing_packages(python):
+        missing = f"{python} lacks {', '.join(packages)}"
+    else:
+        return python
+    console.print(
+        f"{missing}: ours are measured alone; `make bench` installs the peers", style="yellow", soft_wrap=True
+    )
+    return None
+
+
 def main() -> None:
     arguments = arguments_of()
     from workshop import Workshop
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     found_on = machine()
     line = "{cpus} CPUs, {machine}, Python {python}, load {load}".format(**found_on)
     console.print(line, highlight=False)
     if found_on["load"] and found_on["load"] > 1:
         console.print("other work is running: trust ratios, not seconds", style="yellow")
-    peers = arguments.peers.absolute() if arguments.peers.is_file() else None
-    if peers is None:
-        console.print(f"no peers to compare with ({arguments.peers.name} of their venv is missing): "
-                      "`make bench` installs them; ours are measured alone", style="yellow")  # fmt: skip
+    peers = find_peers(arguments.peers.absolute(), console)
     folder = arguments.out.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     shop = Workshop(folder, peers, say=lambda text: console.print(f"  {text}", style="dim", highlight=False))

@@ -23,15 +23,14 @@ if TYPE_CHECKING:
 
 
 def arguments_of() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
     parser.add_argument("--json", type=Path, help="where the seconds of each stage go")
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--calibration", default="photos")
     parser.add_argument("--target", default="arm64")
     parser.add_argument("--samples", type=int, default=100, help="calibration samples")
+    parser.add_argument("--in-out", choices=("integer", "float"), help="in- and outputs (if not the target's)")
     parser.add_argument("--store", type=Path, help="folder for finished stages")
     parser.add_argument("--until", help="the last stage to run (all, and the files written, if not given)")
     parser.add_argument("--check", action="store_true", help="judge the files as well")
@@ -40,6 +39,7 @@ def arguments_of() -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace, account: Account) -> None:
     from toolchain.deployment import prepare
+    from toolchain.formats.artifact import InOut
     from toolchain.stages.states import ExportedModel
     from toolchain.store import Store
 
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, account: Account) -> None:
         out=arguments.out,
         recipe="default",
         counts=(arguments.samples, None),
-        options={},
+        options={"in_out": InOut(arguments.in_out)} if arguments.in_out else {},
     )
     account.stage("load model and samples")
     stages = job.pipeline.stages

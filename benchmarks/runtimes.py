@@ -18,6 +18,8 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from toolchain.formats.tflite.native_log import without_notices
+
 Array = NDArray[Any]
 _ERRORS_ONLY = 3
 WARM_UP = 5
@@ -39,9 +41,9 @@ class File(Protocol):
         ...
 
 
-def load(path: Path, *, integer_kernels: bool = False) -> File:
-    """The file in its runtime on one thread. `integer_kernels` is for onnxruntime, see `OnnxFile`."""
-    return OnnxFile(path, integer_kernels=integer_kernels) if path.suffix == ".onnx" else TfliteFile(path)
+def load(path: Path) -> File:
+    """The file in its runtime on one thread, as the runtime takes it by default."""
+    return OnnxFile(path) if path.suffix == ".onnx" else TfliteFile(path)
 
 
 class _Quantized:
@@ -56,7 +58,8 @@ class _Quantized:
             return image
         limits = np.iinfo(self.dtype)
         scale, zero = self.takes
-        return np.clip(np.rint(image / scale) + zero, limits.min, limits.max).astype(self.dtype)
+        integers: Array = np.clip(np.rint(image / scale) + zero, limits.min, limits.max).astype(self.dtype)
+        return integers
 
     def _floats(self, result: Array) -> Array:
         if self.gives is None:
@@ -66,18 +69,13 @@ class _Quantized:
 
 
 class OnnxFile(_Quantized):
-    """A file in onnxruntime as it comes, or with int8 kernels for int8 activations (`integer_kernels`).
+    """A file in onnxruntime."""
 
-    On Arm it takes those by itself, on x86-64 it does not.
-    """
-
-    def __init__(self, path: Path, *, integer_kernels: bool = False, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
-        if integer_kernels:
-            options.add_session_config_entry("session.qdqisint8allowed", "1")
         self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
         graph = onnx.load(path).graph
@@ -108,8 +106,9 @@ class TfliteFile(_Quantized):
     """A file in the LiteRT interpreter with its default kernels, XNNPACK where it has one."""
 
     def __init__(self, path: Path, *, threads: int = 1) -> None:
-        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        self._interpreter.allocate_tensors()
+        with without_notices():
+            self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+            self._interpreter.allocate_tensors()
         taken, given = self._interpreter.get_input_details()[0], self._interpreter.get_output_details()[0]
         self._input, self._output = taken["index"], given["index"]
         self._channels_last = taken["shape"][-1] == 3

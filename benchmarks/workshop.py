@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +23,14 @@ from toolchain.samples import SampleSet, load_samples
 
 SCRIPTS = Path(__file__).parent
 CALIBRATION_COUNT = 100
-OURS = "ours"
+OURS, BARE, CHECKED, FLOAT_ENDS = "ours", "ours, nothing stored", "ours, and checked", "ours, float in- and outputs"
+OUR_WAYS: dict[str, tuple[str, ...]] = {
+    OURS: ("--store", "STORE"),
+    BARE: (),
+    CHECKED: ("--store", "STORE", "--check"),
+    FLOAT_ENDS: ("--in-out", "float"),
+}
+"""Options of `ours.py`. The first does what `toolchain deploy` does: it keeps every finished stage (`STORE`)."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +45,22 @@ class Peer:
 
 
 PEERS: dict[str, Peer] = {
-    "ort": Peer("onnxruntime static, s8, min-max", "onnxruntime_static.py", (), ".onnx", True),
-    "ort-u8": Peer(
-        "onnxruntime static, u8, min-max", "onnxruntime_static.py", ("--activation", "u8"), ".onnx", False
-    ),
+    "ort": Peer("onnxruntime s8", "onnxruntime_static.py", (), ".onnx", True),
+    "ort-u8": Peer("onnxruntime u8", "onnxruntime_static.py", ("--activation", "u8"), ".onnx", False),
     "ort-percentile": Peer(
-        "onnxruntime static, s8, percentile",
+        "onnxruntime s8 percentile",
         "onnxruntime_static.py",
         ("--method", "percentile"),
         ".onnx",
         False,
     ),
-    "litert": Peer("litert-torch + ai-edge-quantizer", "litert_static.py", (), ".tflite", True),
-    "litert-mended": Peer(
-        "the same, calibration mended", "litert_static.py", ("--mended",), ".tflite", False
-    ),
+    "litert": Peer("litert-torch", "litert_static.py", (), ".tflite", True),
+    "litert-mended": Peer("litert-torch mended", "litert_static.py", ("--mended",), ".tflite", False),
 }
-"""The first of each runtime, as shipped, are those whose cost is compared."""
+"""onnxruntime's quantize_static (QDQ, per channel) after torch.onnx.export; litert-torch with ai-edge-quantizer's
+static_wi8_ai8. Mended: its calibrator follows plain minima and maxima, not a moving average of them."""
+
+PEER_PACKAGES = ("litert_torch", "ai_edge_quantizer", "onnxruntime", "efficientnet_lite_pytorch")
 
 
 @dataclass(frozen=True)
@@ -74,27 +81,22 @@ class Workshop:
     say: Callable[[str], None] = print
     _made: dict[str, Made] = field(default_factory=dict)
 
-    def ours(self, *, anew: bool = False, stored: bool = True, check: bool = False) -> Made:
-        """Our two files of EfficientNet-Lite0; `stored` keeps finished stages, as `toolchain deploy` does."""
-        key = OURS if stored else f"{OURS}, nothing stored"
-        if anew or check or key not in self._made:
-            out, store = self._empty("ours"), self._empty("store")
-            options = [*(["--store", store] if stored else []), *(["--check"] if check else [])]
-            made = self._run(
-                key, [sys.executable, SCRIPTS / "ours.py", "--out", out, *options], out / "cost.json"
-            )
+    def ours(self, name: str = OURS, *, anew: bool = False) -> Made:
+        """Our two files of EfficientNet-Lite0, made in one of `OUR_WAYS`."""
+        if anew or name not in self._made:
+            out, store = self._empty("ours" if name == OURS else "ours-otherwise"), self._empty("store")
+            options = [store if word == "STORE" else word for word in OUR_WAYS[name]]
+            made = self._run(name, [sys.executable, SCRIPTS / "ours.py", "--out", out, *options], out / "cost.json")
             shutil.rmtree(store)
             files = {path.suffix: path for path in (out / "model.onnx", out / "model.tflite")}
-            self._made[key] = Made(files, made.cost, made.stages_s)
-        return self._made[key]
+            self._made[name] = Made(files, made.cost, made.stages_s)
+        return self._made[name]
 
     def calibration_only(self, samples: int) -> Made:
         """Our process up to and with calibration."""
         out = self._empty("calibration")
         options = ["--out", out, "--samples", str(samples), "--until", "calibrate"]
-        return self._run(
-            f"calibrate {samples}", [sys.executable, SCRIPTS / "ours.py", *options], out / "cost.json"
-        )
+        return self._run(f"calibrate {samples}", [sys.executable, SCRIPTS / "ours.py", *options], out / "cost.json")
 
     def peer(self, name: str, *, anew: bool = False) -> Made:
         """A peer's file. Only where there is a `peer_python`."""
@@ -126,6 +128,45 @@ class Workshop:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         return folder
+
+
+_FINDS = "import importlib.util as i, sys; print(*(m for m in sys.argv[1:] if not i.find_spec(m)))"
+
+
+def missing_packages(python: Path) -> list[str]:
+    """The packages of `PEER_PACKAGES` that this interpreter does not find."""
+    done = subprocess.run([python, "-c", _FINDS, *PEER_PACKAGES], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file to be compared; `peer` is its name in PEERS, or None where it is ours."""
+
+    path: Path
+    peer: str | None = None
+
+    @property
+    def label(self) -> str:
+        return PEERS[self.peer].label if self.peer else OURS
+
+    @property
+    def runtime(self) -> str:
+        return RUNTIMES[self.path.suffix]
+
+    @property
+    def bytes(self) -> int:
+        return self.path.stat().st_size
+
+
+RUNTIMES = {".onnx": "onnxruntime", ".tflite": "LiteRT"}
+
+
+def candidates(shop: Workshop) -> list[Candidate]:
+    """Our two files and those of all peers, made where they are not yet."""
+    ours = [Candidate(path) for path in shop.ours().files.values()]
+    names = PEERS if shop.peer_python else ()
+    return ours + [Candidate(path, name) for name in names for path in shop.peer(name).files.values()]
 
 
 def photos(calibration_count: int | None, judging_count: int | None) -> SampleSet:

@@ -50,7 +50,7 @@ def test_sample_set_loads(name):
 def test_every_public_name_exists():
     assert all(getattr(toolchain, name) is not None for name in toolchain.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        toolchain.nonsense
+        _ = toolchain.nonsense
 
 
 def test_importing_the_package_imports_no_torch():

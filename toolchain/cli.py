@@ -43,7 +43,9 @@ Calibration = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [build/TARGET/MODEL].")]
 StoreFolder = Annotated[Path, typer.Option("--store", help="Where finished stages are kept, to continue from.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the facts as JSON on standard output, and nothing else there.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the facts as JSON on standard output, and nothing else there.")
+]
 
 
 class SchemaKind(StrEnum):
@@ -142,7 +144,9 @@ def targets(as_json: AsJson = False) -> None:
     devices = {name: load_profile(name) for name in shipped_names("device_profiles")}
     if as_json:
         plain: dict[str, dict[str, Any]] = {"targets": {**found}, "devices": {**devices}}
-        typer.echo(json.dumps({k: {n: v.model_dump(mode="json") for n, v in d.items()} for k, d in plain.items()}, indent=2))
+        typer.echo(
+            json.dumps({k: {n: v.model_dump(mode="json") for n, v in d.items()} for k, d in plain.items()}, indent=2)
+        )
         return
     table = Table("target", "device", "formats", "recipes", "what it is", box=None, pad_edge=False)
     for name, target in found.items():
@@ -173,9 +177,7 @@ def _note(console: Console, text: str) -> None:
     console.print(text, style="dim", highlight=False)
 
 
-def _tell_stages(
-    err: Console, progress: RichProgress
-) -> tuple[Callable[[str], None], Callable[[StageRun], None]]:
+def _tell_stages(err: Console, progress: RichProgress) -> tuple[Callable[[str], None], Callable[[StageRun], None]]:
     """What to call when a stage starts, and when it ends; in between something moves, where it can."""
     running = ExitStack()
 

@@ -7,7 +7,6 @@ published: only the report goes to `refused/`, for whoever has to find out why.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -239,7 +238,7 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
                     temporary.write(content)
                     temporary.flush()
                     Path(temporary.name).chmod(0o644)
-                    os.replace(temporary.name, folder / name)
+                    Path(temporary.name).replace(folder / name)
                 except BaseException:
                     Path(temporary.name).unlink(missing_ok=True)
                     raise

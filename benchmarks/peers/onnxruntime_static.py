@@ -54,9 +54,7 @@ def arguments_of() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--method", choices=METHODS, default="minmax", help="how activation ranges are found")
     parser.add_argument("--activation", choices=ACTIVATIONS, default="s8", help="type of the activations")
-    parser.add_argument(
-        "--exporter", choices=("trace", "dynamo"), default="trace", help="dynamo needs onnxscript"
-    )
+    parser.add_argument("--exporter", choices=("trace", "dynamo"), default="trace", help="dynamo needs onnxscript")
     return parse(parser)
 
 

@@ -12,14 +12,10 @@ FACTOR = 10
 
 def measure_section(shop: Workshop, quick: bool) -> Findings:
     few, many = CALIBRATION_COUNT, FACTOR * CALIBRATION_COUNT
-    found = Findings(
-        "memory", f"peak memory of calibrating EfficientNet-Lite0 on {many:,} samples and on {few}"
-    )
+    found = Findings("memory", f"peak memory of calibrating EfficientNet-Lite0 on {many:,} samples and on {few}")
     runs = {count: [shop.calibration_only(count) for _ in range(1 if quick else 2)] for count in (few, many)}
     costs = {count: median_cost([made.cost for made in made_all]) for count, made_all in runs.items()}
-    rows = tuple(
-        (f"{count:,}", f"{cost.wall_s:.1f}", f"{cost.peak_mib:.0f}") for count, cost in costs.items()
-    )
+    rows = tuple((f"{count:,}", f"{cost.wall_s:.1f}", f"{cost.peak_mib:.0f}") for count, cost in costs.items())
     found.figures.append(Figures("the whole process", ("samples", "wall s", "peak MiB"), rows))
     found.at_most(
         f"peak memory, {many:,} samples / {few}",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,12 @@ from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner
 from toolchain.formats.tflite import TfliteRunner
 from toolchain.quantization import QuantizedGraph
-from toolchain.samples import SampleSet, load_samples, samples_from
+from toolchain.samples import SampleSet, load_samples
 from toolchain.stages.states import ExportedModel
 from toolchain.validation.tensors import compare_tensors, quantize_inputs
 
 SHIPPED = {"mnist": "mnist", "efficientnet_lite0": "photos"}
-IN_TESTS = ("mobilenet_v2", "resnet18")
+IN_TESTS = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet18"}
 DEFINITIONS = ROOT / "tests" / "zoo" / "networks.py"
 CALIBRATION, SAMPLES, TENSOR_SAMPLES = 100, 200, 4
 MOST_STEPS, WITHIN, SHARE, SAME_CLASS = 1, 2, 0.99, 0.995
@@ -54,65 +54,46 @@ class Agreement:
 
 def measure_section(shop: Workshop, quick: bool) -> Findings:
     found = Findings("networks", f"four networks, runtimes compared on {SAMPLES} samples")
-    build = _definitions()
+    definitions = _definitions()
     columns: dict[str, list[str]] = {}
     for name in (*SHIPPED, *IN_TESTS):
-        if name in IN_TESTS and build is None:
+        if name in IN_TESTS and definitions is None:
             found.told(name, "not found", f"in {DEFINITIONS.relative_to(ROOT)}")
             continue
         shop.say(f"{name} ...")
-        counts, steps, agreement = _examine(*_network(name, build), shop)
+        counts, steps, agreement = _examine(*_network(name, definitions), shop)
         columns[name] = _column(counts, steps, agreement)
         found.facts[name] = {"counts": counts, "op_steps": steps, "agreement": vars(agreement)}
         _judge(found, name, counts, steps, agreement)
     rows = tuple(zip(_ROWS, *columns.values(), strict=True))
     found.figures.append(Figures("int8 files as deployed", ("", *columns), rows))
-    found.notes.append(
-        f"steps: each op, fed the runtime's own integers, against torch's; {TENSOR_SAMPLES} samples"
-    )
+    found.notes.append(f"steps: each op, fed the runtime's own integers, against torch's; {TENSOR_SAMPLES} samples")
     return found
 
 
-def _definitions() -> Callable[[str], Any] | None:
-    """`build(name)` of the tests, which gives a module and an array of inputs."""
+def _definitions() -> Any:
+    """The module of the tests that defines the two networks, or None where it is not there."""
     if not DEFINITIONS.is_file():
         return None
-    spec = importlib.util.spec_from_file_location("tests_zoo_networks", DEFINITIONS)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.build  # type: ignore[no-any-return]
+    sys.path.insert(0, str(ROOT))
+    return importlib.import_module("tests.zoo.networks")
 
 
-def _network(name: str, build: Callable[[str], Any] | None) -> tuple[Any, SampleSet]:
-    if name in SHIPPED:
-        return name, load_samples(
-            SHIPPED[name], calibration_count=CALIBRATION, judging_count=SAMPLES, batch_size=8
-        )
-    assert build is not None
-    module, inputs = build(name)
-    return module, _resized(photos(CALIBRATION, SAMPLES), inputs.shape[2:])
-
-
-def _resized(samples: SampleSet, size: tuple[int, int]) -> SampleSet:
-    """The crops in the size that a network takes."""
+def _network(name: str, definitions: Any) -> tuple[Any, SampleSet]:
+    """What `prepare` takes as a model, and samples of its own to calibrate and to judge with."""
     import torch
 
-    def part(batches: Any) -> np.ndarray:
-        tensors = [torch.from_numpy(batch.inputs[0]) for batch in batches]
-        if tensors[0].shape[2:] != tuple(size):
-            tensors = [torch.nn.functional.interpolate(t, tuple(size), mode="area") for t in tensors]
-        return torch.cat(tensors).numpy()
-
-    crops = part(samples.calibration())
-    return samples_from(
-        crops, judging=part(samples.judging()), calibration_count=CALIBRATION, judging_count=SAMPLES
-    )
+    if name in SHIPPED:
+        return name, load_samples(SHIPPED[name], calibration_count=CALIBRATION, judging_count=SAMPLES)
+    samples = photos(CALIBRATION, SAMPLES)
+    crops = next(samples.calibration()).inputs[0]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        # random weights, batch norms with the statistics of the crops
+        return definitions.settled(getattr(definitions, IN_TESTS[name])(), crops), samples
 
 
-def _examine(
-    module: Any, samples: SampleSet, shop: Workshop
-) -> tuple[dict[str, int], dict[str, int], Agreement]:
+def _examine(module: Any, samples: SampleSet, shop: Workshop) -> tuple[dict[str, int], dict[str, int], Agreement]:
     job = prepare(
         module,
         target="arm64",
@@ -126,7 +107,7 @@ def _examine(
     assert isinstance(made, ExportedModel)
     model = made.quantized
     onnx_file, tflite_file = made.files["model.onnx"], made.files["model.tflite"]
-    runners = [
+    runners: list[Runner] = [
         OnnxRunner(onnx_file, model),
         TfliteRunner(tflite_file),
         TfliteRunner(tflite_file, kernels="reference"),
@@ -176,9 +157,7 @@ def _column(counts: dict[str, int], steps: dict[str, int], agreement: Agreement)
     return [*(str(count) for count in (*counts.values(), *steps.values())), *shares]
 
 
-def _judge(
-    found: Findings, name: str, counts: dict[str, int], steps: dict[str, int], agreement: Agreement
-) -> None:
+def _judge(found: Findings, name: str, counts: dict[str, int], steps: dict[str, int], agreement: Agreement) -> None:
     found.at_most(f"{name}: what should not be there", sum(counts.values()), 0, "{:d}")
     found.at_most(f"{name}: worst step of an op", max(steps.values()), MOST_STEPS, "{:d}")
     found.at_least(f"{name}: runtimes within {WITHIN} steps", agreement.within, SHARE, "{:.2%}")

@@ -117,7 +117,7 @@ def test_unwritable_output(run, workspace, deploy_options):
     refused(run(*deploy_options, "--store", "taken/x"), 2, "taken")
 
 
-@pytest.mark.parametrize("call", ["toolchain.deployment.os.replace", "toolchain.store.Path.rename"])
+@pytest.mark.parametrize("call", ["toolchain.deployment.Path.replace", "toolchain.store.Path.rename"])
 def test_full_disk(run, workspace, deploy_options, monkeypatch, call):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

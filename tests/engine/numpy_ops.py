@@ -38,9 +38,7 @@ def _depthwise_conv2d(node, x, weight, bias=None):
 
 
 def _batch_norm(node, x, weight, bias, mean, variance):
-    weight, bias, mean, variance = (
-        v.reshape(-1, *[1] * (x.ndim - 2)) for v in (weight, bias, mean, variance)
-    )
+    weight, bias, mean, variance = (v.reshape(-1, *[1] * (x.ndim - 2)) for v in (weight, bias, mean, variance))
     return (x - mean) / np.sqrt(variance + node["epsilon"]) * weight + bias
 
 
@@ -56,9 +54,7 @@ def _avg_pool2d(node, x):
 
 def _pad(node, x):
     amounts = node["amounts"]
-    return np.pad(
-        x, list(zip(amounts[: x.ndim], amounts[x.ndim :], strict=True)), constant_values=node["value"]
-    )
+    return np.pad(x, list(zip(amounts[: x.ndim], amounts[x.ndim :], strict=True)), constant_values=node["value"])
 
 
 def _slice(node, x):

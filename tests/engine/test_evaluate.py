@@ -53,16 +53,13 @@ def test_every_op_takes_another_batch_than_it_was_traced_with(case, batch):
 
 
 def test_padding_wider_than_half_a_pooling_window():
-    graph = parse_graph(
-        "input x: float32[1,1,3,3]\ny = max_pool2d(x) kernel_size=(2,2) padding=(1,1,2,1)\noutput y"
-    )
+    graph = parse_graph("input x: float32[1,1,3,3]\ny = max_pool2d(x) kernel_size=(2,2) padding=(1,1,2,1)\noutput y")
     inputs = [-np.arange(1, 10, dtype=np.float32).reshape(1, 1, 3, 3)]
     np.testing.assert_array_equal(run(graph, to_tensors(inputs))[0].numpy(), expected(graph, inputs))
 
 
 TWO_OUTPUTS = parse_graph(
-    "input x: float32[2,4]\nconstant w: float32[4,4]\n"
-    "a = relu(x)\nb = linear(a, w)\nc = add(a, b)\noutput c, a, x"
+    "input x: float32[2,4]\nconstant w: float32[4,4]\na = relu(x)\nb = linear(a, w)\nc = add(a, b)\noutput c, a, x"
 )
 
 

@@ -23,9 +23,7 @@ X = np.random.default_rng(0).standard_normal((4, 3, 8, 8)).astype(np.float32)
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)
-        )
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2))
         self.head = nn.Linear(8, 5)
 
     def forward(self, x):
@@ -108,20 +106,14 @@ def test_training_does_not_reach_the_graph():
 
 def masked(graph: Graph) -> tuple[Graph, Structure]:
     random = np.random.default_rng(1)
-    masks = {
-        n: random.random(a.shape) < 0.5
-        for n, a in graph.constants.items()
-        if n.endswith("weight") and a.ndim > 1
-    }
+    masks = {n: random.random(a.shape) < 0.5 for n, a in graph.constants.items() if n.endswith("weight") and a.ndim > 1}
     return graph.with_constants({n: graph.constants[n] * m for n, m in masks.items()}), Structure(masks)
 
 
 def clustered(graph: Graph) -> tuple[Graph, Structure]:
     random = np.random.default_rng(2)
     books = {
-        name: Codebook(
-            np.linspace(-0.3, 0.3, 4, dtype=np.float32), random.integers(0, 4, array.shape).astype(np.uint8)
-        )
+        name: Codebook(np.linspace(-0.3, 0.3, 4, dtype=np.float32), random.integers(0, 4, array.shape).astype(np.uint8))
         for name, array in graph.constants.items()
         if name.endswith("weight") and array.ndim > 1
     }
@@ -186,9 +178,7 @@ def test_fake_quantization_is_within_two_steps_of_the_integers():
     exact = simulate(model, [quantize(X, model.params[model.graph.input_names[0]])])[0]
     steps = np.abs(quantize(fake, model.params[name]).astype(int) - exact.astype(int))
     assert steps.max() <= 2
-    np.testing.assert_allclose(
-        fake, dequantize(quantize(fake, model.params[name]), model.params[name]), atol=1e-6
-    )
+    np.testing.assert_allclose(fake, dequantize(quantize(fake, model.params[name]), model.params[name]), atol=1e-6)
 
 
 def test_corrected_biases_are_seen_corrected_and_kept_as_they_are():

@@ -37,9 +37,7 @@ def test_streaming_equals_one_batch(size):
         np.testing.assert_allclose(one.minmax(), other.minmax(), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(one.means, other.means, rtol=1e-4, atol=1e-5)
         assert one.counts.sum() == other.counts.sum() == one.elements * len(one.means)
-        np.testing.assert_allclose(
-            one.percentile(99.9), other.percentile(99.9), atol=4 * one.extent / len(one.counts)
-        )
+        np.testing.assert_allclose(one.percentile(99.9), other.percentile(99.9), atol=4 * one.extent / len(one.counts))
 
 
 def test_statistics_are_those_of_the_values():

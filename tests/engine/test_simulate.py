@@ -22,9 +22,7 @@ from toolchain.quantization import (
 )
 
 INTEGER = [
-    c
-    for c in CASES
-    if QUANTIZATION_RULES[case_graph(c).nodes[0].op].kind is not Kind.FLOAT and "infinity" not in c
+    c for c in CASES if QUANTIZATION_RULES[case_graph(c).nodes[0].op].kind is not Kind.FLOAT and "infinity" not in c
 ]
 LAYERS = [case for case in INTEGER if case_graph(case).nodes[0].op in WEIGHTED]
 
@@ -64,12 +62,8 @@ def test_layers_equal_integer_arithmetic_exactly(case, granularity):
     (node,) = model.graph.nodes
     (q,) = integers(model, inputs)
     source, weight, result = (model.params[name] for name in (*node.inputs[:2], node.output))
-    multiplier = (
-        source.scale.astype(np.float64) * weight.scale.astype(np.float64) / result.scale.astype(np.float64)
-    )
-    multiplier = multiplier.reshape(
-        multiplier.shape if node.op is Op.LINEAR or not multiplier.ndim else (-1, 1, 1)
-    )
+    multiplier = source.scale.astype(np.float64) * weight.scale.astype(np.float64) / result.scale.astype(np.float64)
+    multiplier = multiplier.reshape(multiplier.shape if node.op is Op.LINEAR or not multiplier.ndim else (-1, 1, 1))
     real = np.rint(accumulate(model, q) * multiplier) + int(result.zero_point)
     low, high = clamp_integers(result, node["activation"])
     (found,) = simulate(model, [q])
@@ -83,12 +77,9 @@ def test_every_op_is_its_float_meaning_rounded_once(case):
     inputs = case_inputs(graph)
     model = quantized(graph, inputs)
     given = integers(model, inputs)
-    constants = {
-        name: dequantize(q, model.params[name]).astype(np.float64) for name, q in model.integers.items()
-    }
+    constants = {name: dequantize(q, model.params[name]).astype(np.float64) for name, q in model.integers.items()}
     values = {
-        n: dequantize(q, model.params[n]).astype(np.float64)
-        for n, q in zip(graph.input_names, given, strict=True)
+        n: dequantize(q, model.params[n]).astype(np.float64) for n, q in zip(graph.input_names, given, strict=True)
     }
     values = {**model.graph.constants, **constants, **values}
     (node,) = model.graph.nodes
@@ -100,9 +91,7 @@ def test_every_op_is_its_float_meaning_rounded_once(case):
         assert (found != expected).mean() < 0.02
 
 
-@pytest.mark.parametrize(
-    "case", [c for c in INTEGER if not QUANTIZATION_RULES[case_graph(c).nodes[0].op].rounds]
-)
+@pytest.mark.parametrize("case", [c for c in INTEGER if not QUANTIZATION_RULES[case_graph(c).nodes[0].op].rounds])
 def test_ops_that_move_integers_move_them_unchanged(case):
     graph = case_graph(case)
     model = quantized(graph, case_inputs(graph))
@@ -154,8 +143,7 @@ def test_a_tensor_without_params_is_computed_in_float():
 
 def test_one_node_alone_is_what_it_is_in_the_row():
     graph = parse_graph(
-        "input x: float32[2,4]\nconstant w: float32[4,4]\n"
-        "a = linear(x, w)\nb = tanh(a)\ny = add(a, b)\noutput y"
+        "input x: float32[2,4]\nconstant w: float32[4,4]\na = linear(x, w)\nb = tanh(a)\ny = add(a, b)\noutput y"
     )
     inputs = case_inputs(graph)
     model = quantized(graph, inputs)

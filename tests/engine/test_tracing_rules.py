@@ -167,9 +167,7 @@ def test_traced_equals_eager(op, module, shape):
         expected = module.eval()(torch.from_numpy(x.copy())).numpy()
     (found,) = run(graph, to_tensors([x]))
     assert graph.types[graph.outputs[0]].shape == expected.shape
-    np.testing.assert_allclose(
-        found.numpy(), expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max()))
-    )
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())))
 
 
 def test_every_rule_has_a_case():
@@ -178,10 +176,7 @@ def test_every_rule_has_a_case():
 
 
 def test_depthwise_convolutions_are_told_from_grouped_ones():
-    ops = {
-        groups: trace(nn.Conv2d(4, 8, 3, groups=groups), (example(IMAGE),)).nodes[0].op
-        for groups in (1, 2, 4)
-    }
+    ops = {groups: trace(nn.Conv2d(4, 8, 3, groups=groups), (example(IMAGE),)).nodes[0].op for groups in (1, 2, 4)}
     assert ops == {1: Op.CONV2D, 2: Op.CONV2D, 4: Op.DEPTHWISE_CONV2D}
 
 

@@ -49,27 +49,21 @@ CASES = {
     "conv2d uneven stride": IMAGE + WEIGHT + "y = conv2d(x, w, b) stride=(2,1) padding=(1,1,1,1)\noutput y",
     "conv2d dilation": IMAGE + WEIGHT + "y = conv2d(x, w, b) dilation=(2,3) padding=(2,3,2,3)\noutput y",
     "conv2d no bias": IMAGE + "constant w: float32[8,4,3,3]\ny = conv2d(x, w) activation=relu6\noutput y",
-    "conv2d even kernel": IMAGE
-    + "constant w: float32[8,4,2,4]\ny = conv2d(x, w) padding=(0,1,1,2)\noutput y",
+    "conv2d even kernel": IMAGE + "constant w: float32[8,4,2,4]\ny = conv2d(x, w) padding=(0,1,1,2)\noutput y",
     "conv2d pointwise": IMAGE
     + "constant w: float32[8,4,1,1]\nconstant b: float32[8]\ny = conv2d(x, w, b) activation=relu\noutput y",
-    "conv2d pointwise stride": IMAGE
-    + "constant w: float32[8,4,1,1]\ny = conv2d(x, w) stride=(2,2)\noutput y",
+    "conv2d pointwise stride": IMAGE + "constant w: float32[8,4,1,1]\ny = conv2d(x, w) stride=(2,2)\noutput y",
     "conv2d groups": IMAGE
     + "constant w: float32[8,2,3,3]\nconstant b: float32[8]\n"
     + "y = conv2d(x, w, b) groups=2 padding=(1,1,1,1) activation=relu\noutput y",
     "conv2d groups stride dilation": "input x: float32[1,6,11,10]\n"
     + "constant w: float32[9,2,3,2]\nconstant b: float32[9]\n"
     + "y = conv2d(x, w, b) groups=3 padding=(1,0,2,1) stride=(2,1) dilation=(1,2)\noutput y",
-    "conv2d batch": "input x: float32[3,4,9,9]\n"
-    + WEIGHT
-    + "y = conv2d(x, w, b) padding=(1,1,1,1)\noutput y",
+    "conv2d batch": "input x: float32[3,4,9,9]\n" + WEIGHT + "y = conv2d(x, w, b) padding=(1,1,1,1)\noutput y",
     "conv2d one channel": "input x: float32[1,1,9,9]\nconstant w: float32[8,1,3,3]\nconstant b: float32[8]\n"
     + "y = conv2d(x, w, b) padding=(1,1,1,1) activation=relu\noutput y",
     "depthwise valid": IMAGE + DEPTHWISE + "y = depthwise_conv2d(x, w, b)\noutput y",
-    "depthwise same": IMAGE
-    + DEPTHWISE
-    + "y = depthwise_conv2d(x, w, b) padding=(1,1,1,1) activation=relu6\noutput y",
+    "depthwise same": IMAGE + DEPTHWISE + "y = depthwise_conv2d(x, w, b) padding=(1,1,1,1) activation=relu6\noutput y",
     "depthwise stride explicit": "input x: float32[1,4,8,8]\n"
     + DEPTHWISE
     + "y = depthwise_conv2d(x, w, b) stride=(2,2) padding=(1,1,1,1) activation=relu\noutput y",
@@ -85,8 +79,7 @@ CASES = {
     "depthwise multiplier": IMAGE
     + "constant w: float32[12,1,3,3]\nconstant b: float32[12]\n"
     + "y = depthwise_conv2d(x, w, b) padding=(1,1,1,1)\noutput y",
-    "depthwise pointwise, no bias": IMAGE
-    + "constant w: float32[4,1,1,1]\ny = depthwise_conv2d(x, w)\noutput y",
+    "depthwise pointwise, no bias": IMAGE + "constant w: float32[4,1,1,1]\ny = depthwise_conv2d(x, w)\noutput y",
     "depthwise 5x5": IMAGE
     + "constant w: float32[4,1,5,5]\nconstant b: float32[4]\n"
     + "y = depthwise_conv2d(x, w, b) padding=(2,2,2,2) stride=(2,2)\noutput y",
@@ -140,8 +133,7 @@ CASES = {
     "mul": PAIR + "y = mul(x, z)\noutput y",
     "mul scalar": IMAGE + "constant c: float32[]\ny = mul(x, c)\noutput y",
     "mul gate": IMAGE + "input z: float32[1,4,1,1]\ny = mul(x, z) activation=relu6\noutput y",
-    "mul gate by a vector": IMAGE
-    + "input z: float32[1,4]\ng = reshape(z) shape=(1,4,1,1)\ny = mul(x, g)\noutput y",
+    "mul gate by a vector": IMAGE + "input z: float32[1,4]\ng = reshape(z) shape=(1,4,1,1)\ny = mul(x, g)\noutput y",
     "max_pool2d": IMAGE + "y = max_pool2d(x) kernel_size=(2,2) stride=(2,2)\noutput y",
     "max_pool2d same": IMAGE + "y = max_pool2d(x) kernel_size=(3,3) stride=(2,2) padding=(1,1,1,1)\noutput y",
     "max_pool2d explicit": "input x: float32[1,4,8,8]\n"
@@ -153,8 +145,9 @@ CASES = {
     "avg_pool2d same": IMAGE + "y = avg_pool2d(x) kernel_size=(3,3) stride=(1,1) padding=(1,1,1,1)\noutput y",
     "avg_pool2d explicit": "input x: float32[1,4,8,8]\n"
     + "y = avg_pool2d(x) kernel_size=(3,3) stride=(2,2) padding=(1,1,1,1)\noutput y",
-    "avg_pool2d wide padding": IMAGE
-    + "y = avg_pool2d(x) kernel_size=(2,4) stride=(2,1) padding=(1,2,1,2)\noutput y",
+    "avg_pool2d wide padding": IMAGE + "y = avg_pool2d(x) kernel_size=(2,4) stride=(2,1) padding=(1,2,1,2)\noutput y",
+    "avg_pool2d larger than the image": "input x: float32[1,4,3,3]\n"
+    + "y = avg_pool2d(x) kernel_size=(4,4) padding=(2,2,1,1)\noutput y",
     "avg_pool2d global": IMAGE + "y = avg_pool2d(x) kernel_size=(9,9)\noutput y",
     "mean image": IMAGE + "y = mean(x) axes=(2,3)\noutput y",
     "mean image keepdim": IMAGE + "y = mean(x) axes=(2,3) keepdim=True\noutput y",
@@ -341,18 +334,14 @@ def test_holds_what_was_asked_for(name):
 def test_bytes_repeat(name):
     again = parse_graph(CASES[name])
     assert write_tflite(float_graph(name)) == write_tflite(again)
-    assert write_tflite(quantized_graph(name)) == write_tflite(
-        QuantizedGraph(again, quantized_graph(name).params)
-    )
+    assert write_tflite(quantized_graph(name)) == write_tflite(QuantizedGraph(again, quantized_graph(name).params))
 
 
 @pytest.mark.parametrize("in_out", InOut)
 def test_xnnpack_takes_a_whole_network(in_out):
     content = write_tflite(quantized_graph("several ops"), in_out=in_out)
     assert TfliteRunner(content).undelegated_ops() == {}
-    assert sum(TfliteRunner(content, kernels="builtin").undelegated_ops().values()) == len(
-        parse(content).operators
-    )
+    assert sum(TfliteRunner(content, kernels="builtin").undelegated_ops().values()) == len(parse(content).operators)
 
 
 def test_xnnpack_leaves_what_it_has_no_int8_kernel_for():
@@ -464,9 +453,7 @@ def random_program(seed: int) -> str:
         name = draw.choice(list(shapes)[-3:])
         shape, rank = shapes[name], len(shapes[name])
         axis = draw.randrange(rank)
-        op = draw.choice(
-            ["permute", "merge", "split", "add", "linear", "softmax", "mean", "concat", "conv2d"]
-        )
+        op = draw.choice(["permute", "merge", "split", "add", "linear", "softmax", "mean", "concat", "conv2d"])
         if op == "permute":
             axes = tuple(draw.sample(range(rank), rank))
             add("permute", [name], tuple(shape[a] for a in axes), axes=axes)
@@ -536,10 +523,7 @@ def test_versions_are_the_lowest_that_hold():
         "mul",
         "hardswish",
     ):
-        found |= {
-            operator.name: operator.version
-            for operator in parse(write_tflite(quantized_graph(name))).operators
-        }
+        found |= {operator.name: operator.version for operator in parse(write_tflite(quantized_graph(name))).operators}
         found |= {f"{o.name} float": o.version for o in parse(write_tflite(float_graph(name))).operators}
     assert found["CONV_2D"] == 6  # groups; 3 without
     assert parse(write_tflite(quantized_graph("conv2d valid"))).operators[0].version == 3
@@ -553,9 +537,7 @@ def test_versions_are_the_lowest_that_hold():
 def test_equal_constants_are_stored_once():
     same = np.ones((50, 40), np.float32)
     text = "input x: float32[1,40]\nconstant v: float32[50,40]\nconstant w: float32[50,40]\n"
-    graph = parse_graph(
-        text + "y = linear(x, v)\nz = linear(x, w)\noutput y, z", {"v": same, "w": same.copy()}
-    )
+    graph = parse_graph(text + "y = linear(x, v)\nz = linear(x, w)\noutput y, z", {"v": same, "w": same.copy()})
     content = write_tflite(graph)
     assert not check_tflite(content, graph)
     assert len(content) < 1.5 * same.nbytes
@@ -563,9 +545,7 @@ def test_equal_constants_are_stored_once():
 
 def test_a_weight_read_in_two_orders_is_in_the_file_twice():
     text = IMAGE + "input z: float32[1,324]\nconstant w: float32[7,324]\n"
-    graph = parse_graph(
-        text + "f = reshape(x) shape=(1,324)\ny = linear(f, w)\nu = linear(z, w)\noutput y, u"
-    )
+    graph = parse_graph(text + "f = reshape(x) shape=(1,324)\ny = linear(f, w)\nu = linear(z, w)\noutput y, u")
     content = write_tflite(graph)
     assert not check_tflite(content, graph)
     inputs = [np.random.default_rng(0).standard_normal(v.type.shape).astype(np.float32) for v in graph.inputs]
@@ -603,6 +583,12 @@ def test_a_constant_is_no_output():
         write_tflite(graph)
 
 
+def test_a_computed_weight_is_refused():
+    text = "input x: float32[3,20]\ninput w: float32[7,20]\ny = linear(x, w)\noutput y"
+    with pytest.raises(UnsupportedError, match="y reads w, which is computed"):
+        write_tflite(parse_graph(text))
+
+
 def test_an_input_may_be_an_output():
     graph = parse_graph("input x: float32[1,4,9,9]\ny = relu(x)\noutput x, y")
     inputs = samples("relu")
@@ -616,15 +602,21 @@ def test_check_finds_what_was_changed():
     content = write_tflite(model)
     values = np.ascontiguousarray(model.integers["w"].transpose(0, 2, 3, 1)).tobytes()
     at = content.index(values)
-    assert check_tflite(content[: at + 5] + b"\x01\x02" + content[at + 7 :], model) == [
-        "w: 2 of 288 values differ"
-    ]
+    assert check_tflite(content[: at + 5] + b"\x01\x02" + content[at + 7 :], model) == ["w: 2 of 288 values differ"]
     scale = model.params["y"].scale.tobytes()
     found = check_tflite(content.replace(scale, np.float32(0.5).tobytes()), model)
     assert len(found) == 1
     assert found[0].startswith("y: scale is [0.5]")
     assert check_tflite(write_tflite(float_graph("several ops")), model)
     assert check_tflite(content, quantized_graph("conv2d valid"))
+
+
+def test_check_finds_another_channel_axis():
+    text = IMAGE + "constant w: float32[4,4,1,1]\ny = conv2d(x, w)\noutput y"
+    graph = parse_graph(text)
+    model = assign_params(graph, {"x": (-3.0, 3.0), "y": (-3.0, 3.0)}, Scheme())
+    other = QuantizedGraph(model.graph, {**model.params, "w": replace(model.params["w"], axis=1)})
+    assert "w: channel axis is 0, not 3" in check_tflite(write_tflite(model), other)
 
 
 # damaged files

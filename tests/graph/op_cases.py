@@ -46,11 +46,9 @@ CASES: dict[str, str] = {
     "mul": PAIR + "y = mul(x, z)\noutput y",
     "mul gate": IMAGE + "input z: float32[2,4,1,1]\ny = mul(x, z) activation=relu\noutput y",
     "max_pool2d": IMAGE + "y = max_pool2d(x) kernel_size=(2,2) stride=(2,2)\noutput y",
-    "max_pool2d padding": IMAGE
-    + "y = max_pool2d(x) kernel_size=(3,3) stride=(2,2) padding=(1,0,1,2)\noutput y",
+    "max_pool2d padding": IMAGE + "y = max_pool2d(x) kernel_size=(3,3) stride=(2,2) padding=(1,0,1,2)\noutput y",
     "avg_pool2d": IMAGE + "y = avg_pool2d(x) kernel_size=(3,2) stride=(1,2)\noutput y",
-    "avg_pool2d padding": IMAGE
-    + "y = avg_pool2d(x) kernel_size=(3,3) stride=(2,1) padding=(1,0,0,2)\noutput y",
+    "avg_pool2d padding": IMAGE + "y = avg_pool2d(x) kernel_size=(3,3) stride=(2,1) padding=(1,0,0,2)\noutput y",
     "mean": IMAGE + "y = mean(x) axes=(2,3)\noutput y",
     "mean keepdim": ROWS + "y = mean(x) axes=(1,) keepdim=True\noutput y",
     "reshape": IMAGE + "y = reshape(x) shape=(2,168)\noutput y",

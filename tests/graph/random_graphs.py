@@ -108,9 +108,7 @@ def _scaled(graph: Graph) -> Graph:
     variances = {node.inputs[4] for node in graph.nodes if node.op == "batch_norm"}
     return graph.with_constants(
         {
-            name: np.float32(0.5) + np.abs(array)
-            if name in variances
-            else array / np.float32(np.sqrt(array[0].size))
+            name: np.float32(0.5) + np.abs(array) if name in variances else array / np.float32(np.sqrt(array[0].size))
             for name, array in graph.constants.items()
         }
     )

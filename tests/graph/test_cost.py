@@ -40,9 +40,7 @@ def test_every_op_has_a_cost_that_is_no_less_than_nothing(case):
 
 
 def test_a_parameter_read_twice_is_counted_once():
-    graph = parse_graph(
-        "input x: float32[1,4]\nconstant w: float32[4,4]\na = linear(x, w)\nb = linear(a, w)\noutput b"
-    )
+    graph = parse_graph("input x: float32[1,4]\nconstant w: float32[4,4]\na = linear(x, w)\nb = linear(a, w)\noutput b")
     assert [cost.parameters for cost in node_costs(graph)] == [16, 0]
     assert total_macs(graph) == 32
 

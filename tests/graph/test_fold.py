@@ -92,11 +92,7 @@ def test_batch_norm_after_a_join_becomes_a_depthwise_convolution(join):
         IMAGE + CONV + "c = conv2d(x, w, b)\n" + norm("n", "c", 6) + "y = add(n, c)\noutput y",
         IMAGE + CONV + "c = conv2d(x, w, b)\n" + norm("n", "c", 6) + "output n, c",
         IMAGE + CONV + "c = conv2d(x, w, b) activation=relu\n" + norm("n", "c", 6) + "output n",
-        IMAGE
-        + CONV
-        + "c = conv2d(x, w, b)\nd = conv2d(x, w)\n"
-        + norm("n", "c", 6)
-        + "y = add(n, d)\noutput y",
+        IMAGE + CONV + "c = conv2d(x, w, b)\nd = conv2d(x, w)\n" + norm("n", "c", 6) + "y = add(n, d)\noutput y",
     ],
     ids=["read twice", "an output", "activation between", "weight shared"],
 )
@@ -129,18 +125,12 @@ def test_a_batch_norm_of_vectors_after_an_activation_is_left():
 
 
 def test_a_linear_layer_over_rows_is_no_place_for_a_batch_norm_of_axis_1():
-    text = (
-        "input x: float32[2,5,4]\nconstant w: float32[5,4]\nc = linear(x, w)\n"
-        + norm("n", "c", 5)
-        + "output n"
-    )
+    text = "input x: float32[2,5,4]\nconstant w: float32[5,4]\nc = linear(x, w)\n" + norm("n", "c", 5) + "output n"
     assert ops(folded(text)) == [Op.LINEAR, Op.BATCH_NORM]
 
 
 def test_a_batch_norm_folds_through_what_does_nothing():
-    text = (
-        IMAGE + CONV + "c = conv2d(x, w)\nr = reshape(c) shape=(2,6,4,4)\n" + norm("n", "r", 6) + "output n"
-    )
+    text = IMAGE + CONV + "c = conv2d(x, w)\nr = reshape(c) shape=(2,6,4,4)\n" + norm("n", "r", 6) + "output n"
     assert ops(folded(text)) == [Op.CONV2D]
 
 
@@ -170,8 +160,7 @@ def test_pads_in_a_row_all_move():
         PAD + "c = max_pool2d(p) kernel_size=(2,2)\noutput c",
         PAD + "c = avg_pool2d(p) kernel_size=(2,2)\noutput c",
         PAD.replace("2,1)", "2,1) value=1.0") + "c = conv2d(p, w)\noutput c",
-        IMAGE
-        + "constant w: float32[6,5,3,3]\np = pad(x) amounts=(0,1,0,0,0,0,0,0)\nc = conv2d(p, w)\noutput c",
+        IMAGE + "constant w: float32[6,5,3,3]\np = pad(x) amounts=(0,1,0,0,0,0,0,0)\nc = conv2d(p, w)\noutput c",
     ],
     ids=["read by a mean", "an output", "max pool", "average pool", "of ones", "of channels"],
 )

@@ -106,9 +106,7 @@ def test_scales_that_mean_nothing_are_refused(scale):
 @given(st.lists(st.floats(2.0**-120, LARGE, width=32), min_size=1, max_size=5), st.integers(-128, 127))
 def test_plain_values_read_back_to_equal_params(scales, zero):
     per_tensor = AffineParams(DType.INT8, np.asarray(scales[0]), np.asarray(zero))
-    per_channel = AffineParams(
-        DType.INT32, np.asarray(scales), np.zeros(len(scales)), axis=0, q_min=-5, q_max=7
-    )
+    per_channel = AffineParams(DType.INT32, np.asarray(scales), np.zeros(len(scales)), axis=0, q_min=-5, q_max=7)
     for params in (per_tensor, per_channel):
         again = AffineParams.from_plain(json.loads(json.dumps(params.to_plain())))
         assert again == params

@@ -173,9 +173,7 @@ def test_a_weight_that_several_layers_read_has_one_scale_that_serves_both_biases
     }
     model = assigned(text + "a = linear(x, w, b)\ny = linear(a, w, c)\noutput y", constants=constants)
     for source, bias in (("x", "b"), ("a", "c")):
-        np.testing.assert_array_equal(
-            model.params[bias].scale, model.params[source].scale * model.params["w"].scale
-        )
+        np.testing.assert_array_equal(model.params[bias].scale, model.params[source].scale * model.params["w"].scale)
     assert np.abs(model.integers["c"].astype(np.int64)).max() <= 2**30
 
 

@@ -36,22 +36,17 @@ def samples(graph: Graph) -> np.ndarray:
     """Values whose channels, along every axis, have means of their own."""
     shape = graph.inputs[0].type.shape
     offsets = sum(
-        np.arange(size).reshape([-1 if a == axis else 1 for a in range(len(shape))])
-        for axis, size in enumerate(shape)
+        np.arange(size).reshape([-1 if a == axis else 1 for a in range(len(shape))]) for axis, size in enumerate(shape)
     )
     return (offsets + RNG.standard_normal(shape)).astype(np.float32)
 
 
 def quantized(graph: Graph, array: np.ndarray) -> tuple[QuantizedGraph, QuantizedGraph]:
     """Before and after correction, per tensor with unequal channels: where rounding shifts most."""
-    scales = np.geomspace(0.01, 1, len(graph.constants["w"])).reshape(
-        -1, *[1] * (graph.constants["w"].ndim - 1)
-    )
+    scales = np.geomspace(0.01, 1, len(graph.constants["w"])).reshape(-1, *[1] * (graph.constants["w"].ndim - 1))
     graph = graph.with_constants({"w": (graph.constants["w"] * scales).astype(np.float32)})
     found = observe(graph, [(array,)])
-    before = assign_params(
-        graph, {n: s.minmax() for n, s in found.items()}, Scheme(weight_granularity="per_tensor")
-    )
+    before = assign_params(graph, {n: s.minmax() for n, s in found.items()}, Scheme(weight_granularity="per_tensor"))
     return before, correct_biases(before, {n: s.means for n, s in found.items()})
 
 
@@ -112,7 +107,8 @@ def test_a_layer_without_bias_and_one_without_means_stay():
 def test_means_along_another_axis_than_the_layers_are_not_used():
     """x is read by a convolution and by a linear layer: its means lie along the linear layer's axis."""
     text = "input x: float32[1,6,6,6]\nconstant w: float32[6,6,1,1]\nconstant v: float32[6,6]\n"
-    text += "constant b: float32[6]\nconstant c: float32[6]\na = conv2d(x, w, b)\ny = linear(x, v, c)\noutput a, y"
+    text += "constant b: float32[6]\nconstant c: float32[6]\n"
+    text += "a = conv2d(x, w, b)\ny = linear(x, v, c)\noutput a, y"
     graph = parse_graph(text)
     found = observe(graph, [(samples(graph),)])
     model = assign_params(graph, {n: s.minmax() for n, s in found.items()}, Scheme())

@@ -21,9 +21,7 @@ def plain(line_every_s: float = 5.0) -> tuple[RichProgress, io.StringIO]:
 
 def on_terminal(shown_after_s: float) -> tuple[RichProgress, io.StringIO]:
     stream = io.StringIO()
-    console = Console(
-        file=stream, force_terminal=True, force_interactive=True, width=80, _environ={"TERM": "xterm"}
-    )
+    console = Console(file=stream, force_terminal=True, force_interactive=True, width=80, _environ={"TERM": "xterm"})
     return RichProgress(console, shown_after_s=shown_after_s), stream
 
 

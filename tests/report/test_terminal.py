@@ -69,9 +69,7 @@ def test_a_path_is_never_broken(facts: dict[str, Any]) -> None:
     assert f"  {path}\n" in shown(facts, paths=[path])
 
 
-def test_without_colour_there_are_no_control_characters(
-    facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_colour_there_are_no_control_characters(facts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b" not in shown(facts)
     monkeypatch.setenv("TERM", "dumb")
     assert "\x1b" not in shown(facts, force_terminal=True)

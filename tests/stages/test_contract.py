@@ -77,9 +77,7 @@ ROWS: dict[str, Callable[[], list[Stage[Any, Any]]]] = {
         make_trace(),
         Cluster(clusters=8),
         Calibrate(samples=make_samples(), histograms=True),
-        Quantize(
-            ranges="percentile", percentile=99.5, scheme=Scheme(weight_granularity=Granularity.PER_TENSOR)
-        ),
+        Quantize(ranges="percentile", percentile=99.5, scheme=Scheme(weight_granularity=Granularity.PER_TENSOR)),
     ],
     "recover in float": lambda: [
         make_trace(),
@@ -120,8 +118,7 @@ def digest_of(model: Any) -> str:
     if isinstance(model, Model):
         return model.digest
     return str(
-        [(name, tensor.tolist()) for name, tensor in model.state_dict().items()]
-        + [m.training for m in model.modules()]
+        [(name, tensor.tolist()) for name, tensor in model.state_dict().items()] + [m.training for m in model.modules()]
     )
 
 
@@ -270,9 +267,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no state of that name": lambda plain: plain | {"state": "melted"},
     "no graph": lambda plain: plain | {"graph": None},
     "an op of another version": lambda plain: plain | {"graph": plain["graph"] | {"nodes": [{"op": "fft"}]}},
-    "a constant that is not there": lambda plain: (
-        plain | {"graph": plain["graph"] | {"constants": ["ghost"]}}
-    ),
+    "a constant that is not there": lambda plain: plain | {"graph": plain["graph"] | {"constants": ["ghost"]}},
     "shared of another shape": lambda plain: plain | {"shared": ["x"]},
     "a list": lambda plain: [plain],
     "a number": lambda plain: 3,
@@ -297,12 +292,8 @@ def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path):
 
 def test_digests_follow_values_and_not_the_memory_they_lie_in():
     traced = run([make_trace()])
-    apart = traced.graph.with_constants(
-        {name: array.copy() for name, array in traced.graph.constants.items()}
-    )
-    assert (
-        type(traced)(graph=apart, reference=traced.reference, history=traced.history).digest == traced.digest
-    )
+    apart = traced.graph.with_constants({name: array.copy() for name, array in traced.graph.constants.items()})
+    assert type(traced)(graph=apart, reference=traced.reference, history=traced.history).digest == traced.digest
 
 
 def test_equal_arrays_are_saved_once(tmp_path):

@@ -33,10 +33,9 @@ class InvertedResidual(nn.Module):
         hidden = inputs * expansion
         layers = [conv(inputs, hidden, 1)] if expansion != 1 else []
         layers += [conv(hidden, hidden, 3, stride=stride, groups=hidden)]
-        self.layers = nn.Sequential(
-            *layers, nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-        )
+        self.layers = nn.Sequential(*layers, nn.Conv2d(hidden, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.is_residual = stride == 1 and inputs == outputs
+        self.last_norm = [self.layers[-1]] if self.is_residual else []  # a list is no submodule
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x) if self.is_residual else self.layers(x)

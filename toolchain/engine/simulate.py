@@ -33,7 +33,8 @@ class Simulator:
         """Result of `node` for the integers (floats where a tensor has no params) of its activations by name."""
         rule = QUANTIZATION_RULES[node.op]
         in_steps = rule.kind is Kind.SHARED and rule.rounds and node.output in self.model.params
-        given = [self._constants[n] if n in self._constants else self._value(n, inputs[n], in_steps) for n in node.inputs]
+        constants = self._constants
+        given = [constants[n] if n in constants else self._value(n, inputs[n], in_steps) for n in node.inputs]
         with torch.inference_mode():
             result = evaluate(node, given)
             params = self.model.params.get(node.output)

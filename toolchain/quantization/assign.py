@@ -102,7 +102,7 @@ def _check_covered(
             if low < lowest - slack or high > highest + slack:
                 raise unsupported(
                     node,
-                    f"shares the fixed scale of a sigmoid, tanh or softmax, but values reach from {low:.3g} to {high:.3g}",
+                    f"shares the fixed scale of a sigmoid, tanh or softmax, but values go from {low:.3g} to {high:.3g}",
                     "join the tensors before it, or multiply its result by 1.0, which gets a scale of its own",
                 )
 
@@ -154,7 +154,7 @@ def _fit(graph: Graph, params: Mapping[str, AffineParams], wanted: _Wanted) -> d
 
 
 def _weight_bound(graph: Graph, node: Node, source: AffineParams) -> np.ndarray:
-    """What each output channel's integers must reach: its largest weight, or more where its bias needs a larger scale."""
+    """What each output channel's integers must reach: its largest weight, or more where its bias needs that."""
     weight = graph.constants[node.inputs[1]]
     bound: np.ndarray = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
     bound = np.maximum(bound, bound.max() * _SCALE_SPREAD)

@@ -66,8 +66,8 @@ class TensorStatistics:
 
 
 def channel_axis(graph: Graph, name: str) -> int:
-    """The axis a tensor's features lie on: 1 for a batch of images `(N, C, H, W)`, the last for any other and for what a
-    linear layer reads."""
+    """The axis a tensor's features lie on: 1 for a batch of images `(N, C, H, W)`, the last for any other tensor and
+    for what a linear layer reads."""
     rank = graph.types[name].rank
     read_by_linear = any(node.op is Op.LINEAR for node in graph.consumers.get(name, ()))
     return 1 if rank == 4 and not read_by_linear else max(rank - 1, 0)

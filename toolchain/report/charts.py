@@ -89,8 +89,7 @@ def _draw_errors(layers: Sequence[Layer]) -> Markup:
     found = [(index, layer) for index, layer in enumerate(layers) if layer["sqnr_db"] is not None]
     heights = {index: min(max(layer["sqnr_db"], 0.5), top) for index, layer in found}
     bars = [
-        (index, 0.0, heights[index], "worst" if layer is worst else "main", _error_tip(layer))
-        for index, layer in found
+        (index, 0.0, heights[index], "worst" if layer is worst else "main", _error_tip(layer)) for index, layer in found
     ]
     _draw_bars(axes, len(layers), bars)
     axes.set_ylim(0, top * _HEADROOM)
@@ -99,7 +98,7 @@ def _draw_errors(layers: Sequence[Layer]) -> Markup:
     ranked = sorted(found, key=lambda spot: float(spot[1]["sqnr_db"]))
     for index, layer in _apart(ranked[: _few(layers)], len(layers)):
         colour = "worst" if layer is worst else "ink"
-        text = f"{_short(layer['name'], 20)}, {format_db(layer['sqnr_db'])}"
+        text = f"{_label(index, layer, 18)}, {format_db(layer['sqnr_db'])}"
         _point_at(axes, (index, heights[index], len(layers)), text, colour)
     return _inline(figure, "SQNR of each layer")
 
@@ -124,7 +123,7 @@ def _draw_costs(layers: Sequence[Layer]) -> Markup:
         ranked = sorted(found, key=lambda spot: -spot[1][key])
         large = [spot for spot in ranked[: _few(layers)] if spot[1][key] > ranked[0][1][key] / 2]
         for index, layer in _apart(large, len(layers)):
-            label = f"{_short(layer['name'], 20)}, {text(layer[key])}"
+            label = f"{_label(index, layer, 18)}, {text(layer[key])}"
             _point_at(axes, (index, layer[key] / size, len(layers)), label, "ink", is_down=is_down)
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}" if value else ""))
@@ -145,12 +144,12 @@ def _draw_ranges(layers: Sequence[Layer]) -> Markup:
     axes.spines["bottom"].set_visible(False)
     outside = [spot for spot in enumerate(layers) if leaves_range(spot[1])]
     for index, layer in _apart(sorted(outside, key=lambda spot: -_excess(spot[1])), len(layers)):
-        text = f"{_short(layer['name'], 20)} saw {format_real(_furthest(layer))}"
+        text = f"{_label(index, layer, 18)} saw {format_real(_furthest(layer))}"
         _point_at(axes, (index, layer["seen_high"], len(layers)), text, "worst")
     held = [spot for spot in enumerate(layers) if spot[1]["range_high"] is not None and not outside]
     widest = sorted(held, key=lambda spot: -_width(spot[1]))[: _few(layers)]
     for index, layer in _apart(widest, len(layers)):
-        text = f"{_short(layer['name'], 14)}, {_range_text(layer, 'range')}"
+        text = f"{_label(index, layer, 14)}, {_range_text(layer, 'range')}"
         _point_at(axes, (index, layer["range_high"], len(layers)), text, "ink")
     return _inline(figure, "range of each activation")
 
@@ -181,9 +180,8 @@ def _sheet(layers: Sequence[Layer], height: int, rows: int = 1) -> tuple[Figure,
     room = int(step * (WIDTH - LEFT - RIGHT) / count / 6) - 3  # letters beside a number, 6 pixels each
     ticks = list(enumerate(layers))[::step]
     axes[-1].set_xlim(-0.5, count - 0.5)
-    axes[-1].set_xticks(
-        [index for index, _ in ticks], [f"{i} {_short(layer['name'], min(room, 22))}" for i, layer in ticks]
-    )
+    places, named = [index for index, _ in ticks], [_label(i, layer, min(room, 22)) for i, layer in ticks]
+    axes[-1].set_xticks(places, named)
     return figure, axes
 
 
@@ -198,9 +196,7 @@ def _draw_bars(axes: Axes, count: int, bars: Sequence[tuple[int, float, float, s
         patch.set_gid(_TIP + tip)
 
 
-def _point_at(
-    axes: Axes, place: tuple[int, float, int], text: str, colour: str, *, is_down: bool = False
-) -> None:
+def _point_at(axes: Axes, place: tuple[int, float, int], text: str, colour: str, *, is_down: bool = False) -> None:
     """Text in the headroom, a line from it to the end of a bar: `place` is (layer, end, count of layers)."""
     index, value, count = place
     side = "left" if index < 0.7 * count else "right"
@@ -302,6 +298,11 @@ def _furthest(layer: Layer) -> float:
 def _printable(name: str) -> str:
     """Without what XML cannot hold."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
+
+
+def _label(index: int, layer: Layer, length: int) -> str:
+    """A layer's number, which finds it in the table, and as much of its name as there is room for."""
+    return f"{index} {_short(layer['name'], length)}"
 
 
 def _short(name: str, length: int) -> str:

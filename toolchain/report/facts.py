@@ -122,9 +122,7 @@ def _device(name: str, profile: DeviceProfile, used: Mapping[str, bool]) -> dict
     }
 
 
-def _used_savings(
-    exported: ExportedModel, before: Mapping[str, int], after: Mapping[str, int]
-) -> dict[str, bool]:
+def _used_savings(exported: ExportedModel, before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, bool]:
     return {
         "int8": bool(exported.params),
         "structured": after["macs"] < before["macs"],
@@ -169,9 +167,7 @@ def _left_out(target: Target, runs: Sequence[StageRun]) -> list[dict[str, str]]:
     return [{"stage": stage, "why": why} for stage, why in target.left_out.items() if stage not in ran]
 
 
-def _file(
-    name: str, content: bytes, exported: ExportedModel, baseline: Sequence[FloatFile]
-) -> dict[str, Any]:
+def _file(name: str, content: bytes, exported: ExportedModel, baseline: Sequence[FloatFile]) -> dict[str, Any]:
     is_float = not exported.params or ".float." in name
     suffix = PurePosixPath(name).suffix
     float_bytes = None if is_float else next((f.bytes for f in baseline if _suffix(f) == suffix), None)
@@ -188,9 +184,7 @@ def _file(
 
 def _runtime(result: RuntimeResult, baseline: Sequence[FloatFile]) -> dict[str, Any]:
     is_float = result.max_error_steps is None
-    same = [
-        f for f in baseline if _suffix(f) == PurePosixPath(result.file).suffix and f.runtime == result.runtime
-    ]
+    same = [f for f in baseline if _suffix(f) == PurePosixPath(result.file).suffix and f.runtime == result.runtime]
     float_ms = finite(same[0].latency_ms) if same and not is_float else None
     numbers = ("sqnr_db", "cosine", "max_error_steps", "relative_error", "same_class", "score", "latency_ms")
     return {

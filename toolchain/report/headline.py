@@ -75,9 +75,7 @@ def _costs(facts: Facts) -> Iterator[Measure]:
     yield _compared("peak activation memory", *peaks, format_bytes, ("smaller", "larger"))
 
 
-def _compared(
-    label: str, before: float | None, after: float, text: Format, words: tuple[str, str]
-) -> Measure:
+def _compared(label: str, before: float | None, after: float, text: Format, words: tuple[str, str]) -> Measure:
     times = ratio(before, after)
     change = format_change(times, *words)
     better = None if times is None or change == "the same" else times > 1

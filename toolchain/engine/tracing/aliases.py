@@ -38,5 +38,5 @@ class Aliases:
         for other in (memory, *(n for n, root in self._memory.items() if root is memory)):
             is_same = self._same.get(other, other) is same
             if not is_same and any(self._order[user] > self._order[node] for user in other.users):
-                raise CannotLower("writes in place to memory that is read later through a view: use the out-of-place form")
+                raise CannotLower("writes in place to what is read later through a view: use the out-of-place form")
         return [same, *(n for n, root in self._same.items() if root is same)]

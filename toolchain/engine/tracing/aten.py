@@ -344,10 +344,10 @@ ATEN_RULES: dict[str, Rule] = {
 RESHAPES = frozenset({"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "_unsafe_view"})
 """Ops whose result is the same elements in the shape that the exported program recorded."""
 
-IDENTITIES = frozenset({"dropout", "feature_dropout", "clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh_copy"})
+_COPIES = frozenset({"clone", "_to_copy", "lift_fresh_copy"})
+IDENTITIES = _COPIES | {"dropout", "feature_dropout", "contiguous", "detach", "alias", "to"}
 """Ops that do nothing to a float model in eval mode."""
 
 _MOVED = frozenset({"permute", "transpose", "t", "slice", "select", "narrow", "split", "split_with_sizes", "chunk"})
-_COPIES = frozenset({"clone", "_to_copy", "lift_fresh_copy"})
 VIEWS = RESHAPES | _MOVED | IDENTITIES - _COPIES
 """Ops whose result may lie in the memory of their first argument."""

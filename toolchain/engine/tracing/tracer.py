@@ -65,7 +65,8 @@ def _is_data_dependent(error: BaseException) -> bool:
 
 
 def _user_frame(error: BaseException) -> str | None:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not is_torch(f.filename) and f.filename != __file__]
+    stack = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in stack if not is_torch(frame.filename) and frame.filename != __file__]
     return f"{portable_path(frames[-1].filename)}:{frames[-1].lineno}" if frames else None
 
 

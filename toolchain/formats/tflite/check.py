@@ -81,9 +81,7 @@ def _check_activations(file: _File, model: QuantizedGraph) -> Iterator[str]:
         yield from _check_params(name, facts, params, None)
 
 
-def _check_params(
-    name: str, facts: TensorFacts, params: AffineParams | None, axis: int | None
-) -> Iterator[str]:
+def _check_params(name: str, facts: TensorFacts, params: AffineParams | None, axis: int | None) -> Iterator[str]:
     if params is None:
         if facts.scale:
             yield f"{name}: has a scale, but is not quantized"
@@ -120,9 +118,7 @@ def _constant_name(file: _File, index: int, model: QuantizedGraph) -> str | None
     return stem if number.isdigit() and stem in model.graph.constants else None
 
 
-def _check_constant(
-    file: _File, operator: Operator, position: int, name: str, model: QuantizedGraph
-) -> Iterator[str]:
+def _check_constant(file: _File, operator: Operator, position: int, name: str, model: QuantizedGraph) -> Iterator[str]:
     index = operator.inputs[position]
     layout = _constant_layout(file, operator, position, _result_layout(file, operator, name, model))
     params = model.params.get(name)

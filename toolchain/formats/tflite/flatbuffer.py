@@ -235,10 +235,6 @@ def _operator_code(code: int, version: int) -> Any:
 
 def _signature(inputs: Sequence[tuple[str, Operand]], outputs: Sequence[tuple[str, Operand]]) -> Any:
     def maps(named: Sequence[tuple[str, Operand]]) -> list[Any]:
-        return [
-            schema.TensorMapT(name=key, tensorIndex=operand.index) for key, operand in dict(named).items()
-        ]
+        return [schema.TensorMapT(name=key, tensorIndex=operand.index) for key, operand in dict(named).items()]
 
-    return schema.SignatureDefT(
-        inputs=maps(inputs), outputs=maps(outputs), signatureKey=SIGNATURE, subgraphIndex=0
-    )
+    return schema.SignatureDefT(inputs=maps(inputs), outputs=maps(outputs), signatureKey=SIGNATURE, subgraphIndex=0)

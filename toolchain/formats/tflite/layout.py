@@ -54,9 +54,7 @@ class Layout:
         """Whether a tensor of the file of shape `physical` can lie so."""
         if len(physical) != self.rank:
             return False
-        return (
-            self.flattened is None or prod(self.flattened.shape) == physical[self.axis(self.flattened.axis)]
-        )
+        return self.flattened is None or prod(self.flattened.shape) == physical[self.axis(self.flattened.axis)]
 
     def fitted(self, shape: Sequence[int]) -> Layout:
         """This layout for an operand of `shape`, which may be broadcast along the flattened axis."""

@@ -92,11 +92,7 @@ def _reorderable(graph: Graph) -> set[str]:
     found: set[str] = set()
     for name in reversed(graph.activations):
         readers = graph.consumers.get(name, ())
-        if (
-            readers
-            and name not in graph.outputs
-            and all(_takes_any_order(graph, r, name, found) for r in readers)
-        ):
+        if readers and name not in graph.outputs and all(_takes_any_order(graph, r, name, found) for r in readers):
             found.add(name)
     return found
 
@@ -155,9 +151,7 @@ def _mean(node: Node, given: Given) -> Placement:
     if node["keepdim"]:
         return Placement((given.layout,), given.layout)
     kept = [axis for axis in range(given.layout.rank) if axis not in node["axes"]]
-    return Placement(
-        (given.layout,), Layout(tuple(kept.index(axis) for axis in given.layout.order if axis in kept))
-    )
+    return Placement((given.layout,), Layout(tuple(kept.index(axis) for axis in given.layout.order if axis in kept)))
 
 
 def _permute(node: Node, given: Given) -> Placement:

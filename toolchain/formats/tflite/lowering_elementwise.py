@@ -57,9 +57,7 @@ def _lower_binary(code: int, make_options: Callable[..., Any], emitter: Emitter,
 def lower_batch_norm(emitter: Emitter, node: Node) -> None:
     """MUL and ADD by constants, in float: a batch norm that no layer before it could take in."""
     if node.output in emitter.numbers.params:
-        raise unsupported(
-            node, "has no integer kernel", "fold it into a convolution or linear layer before it"
-        )
+        raise unsupported(node, "has no integer kernel", "fold it into a convolution or linear layer before it")
     (source,) = emitter.inputs(node)
     channel = emitter.plan.layouts[node.output].axis(1)
     shape = [-1 if axis == channel else 1 for axis in range(len(source.shape))]

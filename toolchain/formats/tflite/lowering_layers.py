@@ -77,6 +77,4 @@ def _zero_bias(emitter: Emitter, node: Node) -> Operand:
     source, weight = (emitter.numbers.params.get(name) for name in node.inputs[:2])
     if source is None or weight is None:
         return emitter.add_constant(f"{node.output}/bias", np.zeros(channels, np.float32))
-    return emitter.add_constant(
-        f"{node.output}/bias", np.zeros(channels, np.int32), bias_params(source, weight)
-    )
+    return emitter.add_constant(f"{node.output}/bias", np.zeros(channels, np.int32), bias_params(source, weight))

@@ -41,9 +41,7 @@ def lower_mean(emitter: Emitter, node: Node) -> None:
 
 def lower_concat(emitter: Emitter, node: Node) -> None:
     """CONCATENATION."""
-    concatenate(
-        emitter, emitter.inputs(node), _layout(emitter, node).axis(node["axis"]), emitter.result(node)
-    )
+    concatenate(emitter, emitter.inputs(node), _layout(emitter, node).axis(node["axis"]), emitter.result(node))
 
 
 def lower_pad(emitter: Emitter, node: Node) -> None:
@@ -52,9 +50,7 @@ def lower_pad(emitter: Emitter, node: Node) -> None:
     rank, amounts = len(source.shape), node["amounts"]
     around = [(amounts[axis], amounts[rank + axis]) for axis in _layout(emitter, node).order]
     if min(amounts) < 0:
-        kept = [
-            range(max(-b, 0), size - max(-a, 0)) for size, (b, a) in zip(source.shape, around, strict=True)
-        ]
+        kept = [range(max(-b, 0), size - max(-a, 0)) for size, (b, a) in zip(source.shape, around, strict=True)]
         target = emitter.temporary(f"{node.output}/cut", [len(k) for k in kept], source)
         source = take(emitter, source, kept, target)
         around = [(max(before, 0), max(after, 0)) for before, after in around]
@@ -74,9 +70,7 @@ def lower_slice(emitter: Emitter, node: Node) -> None:
     take(emitter, source, taken, emitter.result(node))
 
 
-def average(
-    emitter: Emitter, source: Operand, axes: Sequence[int], target: Operand, *, keep_axes: bool
-) -> Operand:
+def average(emitter: Emitter, source: Operand, axes: Sequence[int], target: Operand, *, keep_axes: bool) -> Operand:
     """Mean over physical axes."""
     inputs = [source, emitter.vector(f"{target.name}/axes", axes)]
     return emitter.emit(Builtin.MEAN, inputs, target, schema.ReducerOptionsT(keepDims=keep_axes))
@@ -95,9 +89,7 @@ def take(emitter: Emitter, source: Operand, taken: Sequence[range], target: Oper
         return emitter.emit(Builtin.SLICE, inputs, target, schema.SliceOptionsT())
     end = emitter.vector(f"{target.name}/end", [r.stop for r in taken])
     step = emitter.vector(f"{target.name}/step", [r.step for r in taken])
-    return emitter.emit(
-        Builtin.STRIDED_SLICE, [source, begin, end, step], target, schema.StridedSliceOptionsT()
-    )
+    return emitter.emit(Builtin.STRIDED_SLICE, [source, begin, end, step], target, schema.StridedSliceOptionsT())
 
 
 def _layout(emitter: Emitter, node: Node) -> Layout:

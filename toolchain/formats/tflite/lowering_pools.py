@@ -19,9 +19,7 @@ from toolchain.graph import Node
 def lower_max_pool2d(emitter: Emitter, node: Node) -> None:
     """MAX_POOL_2D."""
     source, padding = padded_input(emitter, node, node_windows(emitter, node))
-    emitter.emit(
-        Builtin.MAX_POOL_2D, [source], emitter.result(node), _options(node, padding, node["kernel_size"])
-    )
+    emitter.emit(Builtin.MAX_POOL_2D, [source], emitter.result(node), _options(node, padding, node["kernel_size"]))
 
 
 def lower_avg_pool2d(emitter: Emitter, node: Node) -> None:

@@ -51,9 +51,7 @@ class Mapped:
             aliases = {str(name): str(stored) for name, stored in plain["aliases"].items()}
             version = plain["version"]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise OptionError(
-                f"the TFLite file is damaged: its {KEY} metadata cannot be read ({error})"
-            ) from error
+            raise OptionError(f"the TFLite file is damaged: its {KEY} metadata cannot be read ({error})") from error
         if version != VERSION:
             raise OptionError(
                 f"the TFLite file's {KEY} metadata is of version {version}; this toolchain reads {VERSION}"

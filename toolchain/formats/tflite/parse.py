@@ -160,15 +160,11 @@ class _Reader:
         if params is None or self._table(params).ScaleLength() == 0:
             return (), (), None
         scale = tuple(params.ScaleAsNumpy().tolist())
-        zero_point = (
-            tuple(params.ZeroPointAsNumpy().tolist()) if params.ZeroPointLength() else (0,) * len(scale)
-        )
+        zero_point = tuple(params.ZeroPointAsNumpy().tolist()) if params.ZeroPointLength() else (0,) * len(scale)
         axis = params.QuantizedDimension()
         per_channel = len(scale) > 1
         if len(zero_point) != len(scale) or (per_channel and len(scale) != shape[axis]):
-            raise ValueError(
-                f"{name} of shape {shape} has {len(scale)} scales and {len(zero_point)} zero points"
-            )
+            raise ValueError(f"{name} of shape {shape} has {len(scale)} scales and {len(zero_point)} zero points")
         if not all(0 < value < float("inf") for value in scale):
             raise ValueError(f"{name} has a scale that is not positive and finite")
         return scale, zero_point, axis if per_channel else None

@@ -130,9 +130,7 @@ class TfliteRunner:
 
     def _invoke(self, interpreter: Any, inputs: Sequence[np.ndarray]) -> None:
         if len(inputs) != len(self._model.inputs):
-            raise SampleError(
-                f"the model takes {len(self._model.inputs)} inputs, but {len(inputs)} were given"
-            )
+            raise SampleError(f"the model takes {len(self._model.inputs)} inputs, but {len(inputs)} were given")
         for (name, index), value in zip(self._model.inputs, inputs, strict=True):
             try:
                 interpreter.set_tensor(index, self._layout(name, index).to_physical(value))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
@@ -16,13 +18,14 @@ from toolchain.formats.tflite.lowering import TFLITE_LOWERINGS
 from toolchain.formats.tflite.metadata import KEY, RUNTIME_KEY, Mapped
 from toolchain.formats.tflite.names import INNER_SUFFIX, INTEGER_SUFFIX, plan_names
 from toolchain.formats.tflite.versions import oldest_runtime
-from toolchain.graph import WEIGHTED, DType, Graph
+from toolchain.graph import WEIGHTED, DType, Graph, Op
 from toolchain.quantization import QuantizedGraph
 
+_PARAMETRIZED: Final = WEIGHTED | {Op.BATCH_NORM}
+"""Ops whose inputs but the first must be constants."""
 
-def write_tflite(
-    model: Graph | QuantizedGraph, *, in_out: InOut = InOut.INTEGER, name: str = "model"
-) -> bytes:
+
+def write_tflite(model: Graph | QuantizedGraph, *, in_out: InOut = InOut.INTEGER, name: str = "model") -> bytes:
     """The file's bytes, the same for the same model.
 
     A `Graph` gives a float file. A `QuantizedGraph` gives one whose tensors are all integers; with
@@ -32,9 +35,7 @@ def write_tflite(
     """
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
     graph = quantized.graph
-    raise_collected(
-        UnsupportedError, "TFLite cannot hold this model:", _misfits(quantized, isinstance(model, Graph))
-    )
+    raise_collected(UnsupportedError, "TFLite cannot hold this model:", _misfits(quantized, isinstance(model, Graph)))
     plan = plan_layouts(graph)
     converts = isinstance(model, QuantizedGraph) and in_out is InOut.FLOAT
     builder = ModelBuilder()
@@ -83,6 +84,9 @@ def _mapped(emitter: Emitter) -> Mapped:
 def _misfits(model: QuantizedGraph, is_float: bool) -> list[str]:
     graph = model.graph
     found = [f"output {name} is a constant" for name in graph.outputs if graph.is_constant(name)]
+    for node in graph.nodes:
+        fixed = node.inputs[1:] if node.op in _PARAMETRIZED else ()
+        found += [f"{node.output} reads {n}, which is computed" for n in fixed if not graph.is_constant(n)]
     for name in graph.activations:
         kind, params = graph.types[name], model.params.get(name)
         if is_float and kind.dtype is not DType.FLOAT32:
@@ -103,9 +107,7 @@ def _constant_misfits(model: QuantizedGraph) -> list[str]:
                 continue
             is_bias = node.op in WEIGHTED and position == 2
             if params is None or params.dtype is not (DType.INT32 if is_bias else DType.INT8):
-                found.append(
-                    f"{name} is {params.dtype if params else 'float'}; {node.op} takes int8 (a bias int32)"
-                )
+                found.append(f"{name} is {params.dtype if params else 'float'}; {node.op} takes int8 (a bias int32)")
             elif node.op in WEIGHTED and np.any(params.zero_point):
                 found.append(f"{name} has a zero point; {node.op} takes symmetric weights")
     return found

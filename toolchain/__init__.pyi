@@ -1,0 +1,72 @@
+# Every public name, once: type checkers read this, and __init__.py loads from it.
+from .deployment import Deployment, deploy
+from .errors import (
+    BudgetError,
+    DisagreementError,
+    OptionError,
+    OrderError,
+    ProfileError,
+    SampleError,
+    ToolchainError,
+    UnsupportedError,
+)
+from .graph import Graph, Node, Op, format_graph
+from .pipeline import Pipeline
+from .quantization import QuantizedGraph, Scheme
+from .recipe import STAGES
+from .samples import SampleSet, load_samples, samples_from
+from .stages.calibrate import Calibrate
+from .stages.cluster import Cluster
+from .stages.export import Export
+from .stages.prune import Prune
+from .stages.quantize import Quantize
+from .stages.recover import Recover
+from .stages.states import CalibratedModel, ExportedModel, QuantizedModel, TracedModel, load
+from .stages.trace import Trace
+from .store import Store
+from .targets import load_target
+from .validation.validate import raise_missed, validate
+from .zoo.resolve import load_model
+
+__all__ = [
+    "STAGES",
+    "BudgetError",
+    "CalibratedModel",
+    "Calibrate",
+    "Cluster",
+    "Deployment",
+    "DisagreementError",
+    "Export",
+    "ExportedModel",
+    "Graph",
+    "Node",
+    "Op",
+    "OptionError",
+    "OrderError",
+    "Pipeline",
+    "ProfileError",
+    "Prune",
+    "Quantize",
+    "QuantizedGraph",
+    "QuantizedModel",
+    "Recover",
+    "SampleError",
+    "SampleSet",
+    "Scheme",
+    "Store",
+    "ToolchainError",
+    "Trace",
+    "TracedModel",
+    "UnsupportedError",
+    "deploy",
+    "format_graph",
+    "load",
+    "load_model",
+    "load_samples",
+    "load_target",
+    "raise_missed",
+    "samples_from",
+    "validate",
+]
+
+__version__: str

@@ -76,6 +76,7 @@ def report_facts(
         "score_name": validation.score_name,
         "float_score": finite(validation.reference_score),
         "runtimes": [_runtime(result, baseline) for result in validation.runtimes],
+        "notes": list(validation.notes),
         "agreements": [_agreement(pair) for pair in validation.agreements],
         "output_steps": target.gates.output_steps,
         "gates": judged_gates(validation, target.gates),

@@ -81,6 +81,9 @@ class _Screen:
             held = self.text(f"{_gates(len(judged))} held {on}")
             self._console.print(Text(" ").join([self.mark(True), held]) if judged else held)
 
+        for note in facts["notes"]:
+            self._console.print(self.text(note, "yellow"))
+
     def print_stages(self, facts: Facts) -> None:
         runs = facts["stages"]
         if runs:

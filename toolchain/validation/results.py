@@ -51,7 +51,8 @@ class TensorResult:
 
 @dataclass(frozen=True)
 class Validation:
-    """Everything measured, and each missed gate as a line. `reference_score` is the float model's."""
+    """Everything measured, and each missed gate as a line. `reference_score` is the float model's; `notes` say what could
+    not be measured, and why."""
 
     samples: int
     score_name: str | None
@@ -60,3 +61,4 @@ class Validation:
     agreements: tuple[Agreement, ...]
     tensors: tuple[TensorResult, ...]
     missed: tuple[str, ...]
+    notes: tuple[str, ...] = ()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 
 from toolchain.engine.run import predict
-from toolchain.errors import DisagreementError, OptionError
+from toolchain.errors import DisagreementError, OptionError, UnsupportedError
 from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner, read_onnx
 from toolchain.formats.tflite import TfliteRunner, read_tflite
@@ -66,7 +67,8 @@ def validate(
 
     Raises UnsupportedError where a runtime refuses a file, SampleError where a sample does not fit.
     """
-    tracks = _tracks(model)
+    notes: list[str] = []
+    tracks = list(_tracks(model, notes))
     labels: list[np.ndarray | None] = []
     references: list[list[np.ndarray]] = []
     checked = samples.checked(input_types(model.graph))
@@ -89,6 +91,7 @@ def validate(
         agreements=_agreements(quantized, tracks, gates.output_steps),
         tensors=_tensors(quantized, deployed, few),
         missed=(),
+        notes=tuple(notes),
     )
     return missed_gates(found, gates)
 
@@ -97,19 +100,24 @@ def raise_missed(validation: Validation) -> None:
     """Raises DisagreementError that lists the missed gates and names the first diverging tensor."""
     if validation.missed:
         lines = [f"{len(validation.missed)} gate(s) missed:", *(f"  - {line}" for line in validation.missed)]
-        raise DisagreementError("\n".join(lines), hint="report.html shows where the error arises; nothing was deployed")
+        hint = "report.html shows where the error arises; nothing was deployed"
+        raise DisagreementError("\n".join(lines), hint=hint)
 
 
-def _tracks(model: ExportedModel) -> list[_Track]:
-    tracks = []
+def _tracks(model: ExportedModel, notes: list[str]) -> Iterator[_Track]:
+    """One track for each file and runtime; what only checks is left out with a note where the runtime cannot run it."""
     for file, content in model.files.items():
         is_float = not model.params or ".float." in file
         graph = model.graph if is_float else model.quantized
-        steps = None if is_float else [model.params[n].step if n in model.params else 1.0 for n in graph_outputs(graph)]
+        steps = None if is_float else [_step(model.quantized, name) for name in model.graph.outputs]
         integers = takes_integers(file, content)
-        for runner, most in _runners(file, content, graph):
-            tracks.append(_Track(file, runner, graph, integers, most, Comparison(steps)))
-    return tracks
+        for make, most in _runners(file, content, graph):
+            try:
+                yield _Track(file, make(), graph, integers, most, Comparison(steps))
+            except UnsupportedError as error:
+                if most is None:
+                    raise
+                notes.append(f"{file}: not checked with reference kernels: {error.what}")
 
 
 def takes_integers(file: str, content: bytes) -> bool:
@@ -118,17 +126,20 @@ def takes_integers(file: str, content: bytes) -> bool:
     return any(facts.tensors[name].dtype in (DType.INT8, DType.UINT8, DType.INT16) for name in facts.inputs)
 
 
-def graph_outputs(model: Graph | QuantizedGraph) -> tuple[str, ...]:
-    return model.graph.outputs if isinstance(model, QuantizedGraph) else model.outputs
+def _step(model: QuantizedGraph, name: str) -> float:
+    return model.params[name].step if name in model.params else 1.0
 
 
-def _runners(file: str, content: bytes, model: Graph | QuantizedGraph) -> Iterator[tuple[Runner, int | None]]:
+def _runners(
+    file: str, content: bytes, model: Graph | QuantizedGraph
+) -> Iterator[tuple[Callable[[], Runner], int | None]]:
+    """What loads the file in each runtime, and how many samples it is to run (None: all)."""
     if file.endswith(".onnx"):
-        yield OnnxRunner(content, model), None
+        yield partial(OnnxRunner, content, model), None
     elif file.endswith(".tflite"):
-        yield TfliteRunner(content, kernels="xnnpack"), None
+        yield partial(TfliteRunner, content, kernels="xnnpack"), None
         if isinstance(model, QuantizedGraph):
-            yield TfliteRunner(content, kernels="reference"), REFERENCE_SAMPLES
+            yield partial(TfliteRunner, content, kernels="reference"), REFERENCE_SAMPLES
     else:
         raise OptionError(f"{file} is neither .onnx nor .tflite")
 
@@ -230,7 +241,7 @@ def _agreement(model: QuantizedGraph, first: _Track, second: _Track, within: int
     worst, close, values, same = 0, 0, 0, 0
     pairs = list(zip(first.outputs, second.outputs, strict=False))
     classes = all(is_classes(output[0]) for output, _ in pairs)
-    steps = [model.params[name].step if name in model.params else 1.0 for name in model.graph.outputs]
+    steps = [_step(model, name) for name in model.graph.outputs]
     for ours, theirs in pairs:
         for a, b, step in zip(ours, theirs, steps, strict=True):
             unit = step if a.dtype.kind == "f" else 1.0

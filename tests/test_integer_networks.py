@@ -1,4 +1,5 @@
-"""Whole networks: nothing but integers in the files, and three runtimes that agree (issue's bar for the four networks)."""
+"""Whole networks: nothing but integers in the files, and three runtimes that agree (issue's bar for the four
+networks)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,11 @@ def exported(request, network):
     samples = samples_from(inputs, calibration_count=8, judging_count=len(inputs) - 8, batch_size=4)
     calibrated = Calibrate(samples=samples)(Trace(example_inputs=samples.first_inputs())(module))
     quantized = Quantize()(calibrated)
-    return quantized.quantized, Export()(quantized).files, [batch.inputs for batch in samples.with_batch_size(1).judging()]
+    return (
+        quantized.quantized,
+        Export()(quantized).files,
+        [batch.inputs for batch in samples.with_batch_size(1).judging()],
+    )
 
 
 @pytest.fixture(scope="module")

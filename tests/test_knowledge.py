@@ -174,9 +174,7 @@ def test_an_installed_wheel_carries_the_folders_inside_the_package(tmp_path: Pat
     for module in (errors, knowledge, imports):
         shutil.copy(str(module.__file__), package)
     code = "from toolchain.knowledge import shipped_names; print(shipped_names('targets'))"
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "('inside',)"
 
 

@@ -7,7 +7,19 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain import Calibrate, Export, OrderError, Pipeline, ProfileError, Prune, Quantize, Recover, Store, Trace, samples_from
+from toolchain import (
+    Calibrate,
+    Export,
+    OrderError,
+    Pipeline,
+    ProfileError,
+    Prune,
+    Quantize,
+    Recover,
+    Store,
+    Trace,
+    samples_from,
+)
 from toolchain.pipeline import StageRun
 from toolchain.quantization import Scheme
 from toolchain.recipe import STAGES, load_recipe, make_pipeline, print_recipe

@@ -26,9 +26,7 @@ FLOAT = np.dtype(np.float32)
 def numbered(count: int, *shape: int) -> np.ndarray:
     """(count, *shape) float32 in which every value of a sample is its number, so that it can be told."""
     shape = shape or (3,)
-    return np.broadcast_to(
-        np.arange(count, dtype=np.float32).reshape(-1, *[1] * len(shape)), (count, *shape)
-    ).copy()
+    return np.broadcast_to(np.arange(count, dtype=np.float32).reshape(-1, *[1] * len(shape)), (count, *shape)).copy()
 
 
 def numbers(batches: Iterator[Any]) -> list[int]:
@@ -219,9 +217,7 @@ def test_a_toml_for_pictures(pictures: Path) -> None:
     samples = load_samples(toml)
     assert samples.name == "mine"
     seen = [
-        (row, label)
-        for batch in samples.judging()
-        for row, label in zip(batch.inputs[0], batch.labels, strict=True)
+        (row, label) for batch in samples.judging() for row, label in zip(batch.inputs[0], batch.labels, strict=True)
     ]
     assert len(seen) == 4
     for row, label in seen:
@@ -238,9 +234,7 @@ def test_sub_folders_named_by_numbers_are_their_own_labels(tmp_path: Path) -> No
         (tmp_path / "p" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "p" / name / "a.png")
     toml = tmp_path / "x.toml"
-    toml.write_text(
-        '[source]\nkind = "images"\nfolder = "p"\nlabels = "folders"\n[preprocess]\nresize = 8\ncrop = 8\n'
-    )
+    toml.write_text('[source]\nkind = "images"\nfolder = "p"\nlabels = "folders"\n[preprocess]\nresize = 8\ncrop = 8\n')
     samples = load_samples(toml)
     labels = [*next(samples.calibration()).labels, *next(samples.calibration()).labels]  # type: ignore[misc]
     assert set(labels) <= {2, 10}

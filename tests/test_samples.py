@@ -21,9 +21,7 @@ FLOAT = np.dtype(np.float32)
 def numbered(count: int, *shape: int) -> np.ndarray:
     """(count, *shape) float32 in which every value of a sample is its number, so that it can be told."""
     shape = shape or (3,)
-    return np.broadcast_to(
-        np.arange(count, dtype=np.float32).reshape(-1, *[1] * len(shape)), (count, *shape)
-    ).copy()
+    return np.broadcast_to(np.arange(count, dtype=np.float32).reshape(-1, *[1] * len(shape)), (count, *shape)).copy()
 
 
 def numbers(batches: Iterator[Any]) -> list[int]:
@@ -135,9 +133,7 @@ def test_a_set_may_be_narrowed() -> None:
     whole = samples_from(numbered(50))
     narrow = samples_from(whole, calibration_count=3, judging_count=2)
     assert numbers(narrow.calibration()) == numbers(whole.calibration())[:3]
-    assert refused(lambda: whole.narrowed(41, None)).what.startswith(
-        "fewer samples than asked for: 40 found, 41"
-    )
+    assert refused(lambda: whole.narrowed(41, None)).what.startswith("fewer samples than asked for: 40 found, 41")
 
 
 def test_an_endless_generator_is_read_as_far_as_the_counts_need() -> None:
@@ -349,9 +345,7 @@ def test_a_batch_dimension_of_one_may_be_left_on() -> None:
     ],
     ids=["shape", "channels last", "batches", "wide integers", "floats", "overflow", "infinite"],
 )
-def test_a_wrong_sample_is_one_message(
-    values: Any, shape: tuple[int, ...], dtype: Any, what: str, hint: str
-) -> None:
+def test_a_wrong_sample_is_one_message(values: Any, shape: tuple[int, ...], dtype: Any, what: str, hint: str) -> None:
     error = refused(lambda: drain(checked(values, shape, dtype)))
     assert error.what == what
     assert str(error.where).startswith("sample ") and "sample set 'samples'" in str(error.where)

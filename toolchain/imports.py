@@ -19,9 +19,7 @@ from toolchain.errors import OptionError, ToolchainError
 from toolchain.knowledge import did_you_mean
 
 _SPEC: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-_LIBRARIES: Final = tuple(
-    sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")
-)
+_LIBRARIES: Final = tuple(sysconfig.get_paths()[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 _TOOLCHAIN: Final = str(Path(__file__).resolve().parent)
 
 
@@ -70,9 +68,7 @@ def call_user_function(function: Callable[..., Any], *arguments: Any, what: str,
         raise OptionError(
             f"{what}: {spec} raised {describe(error)}",
             where=user_line(error),
-            hint="mend the function; it is called without arguments"
-            if not arguments
-            else "mend the function",
+            hint="mend the function; it is called without arguments" if not arguments else "mend the function",
         ) from error
 
 

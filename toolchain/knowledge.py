@@ -84,13 +84,9 @@ def _own_file(path: Path, kind: Kind) -> Path:
     if path.is_file():
         return path
     what = "is a folder, not a TOML file" if path.is_dir() else "does not exist"
-    near = did_you_mean(
-        path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-    )
+    near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [])
     names = ", ".join(shipped_names(kind)) or "none"
-    raise OptionError(
-        f"{ONE_OF[kind]} {path} {what}", hint=f"{near}check the path, or use a shipped name: {names}"
-    )
+    raise OptionError(f"{ONE_OF[kind]} {path} {what}", hint=f"{near}check the path, or use a shipped name: {names}")
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

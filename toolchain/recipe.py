@@ -68,8 +68,7 @@ def make_stage(table: Mapping[str, Any], given: Mapping[str, Any], *, where: str
 def print_recipe(pipeline: Pipeline, given: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Tables that `make_pipeline` reads back to an equal pipeline: what differs from defaults and from `given`."""
     return [
-        {"stage": stage.name}
-        | {key: value for key, value in stage.options().items() if _differs(stage, key, given)}
+        {"stage": stage.name} | {key: value for key, value in stage.options().items() if _differs(stage, key, given)}
         for stage in pipeline.stages
     ]
 
@@ -79,7 +78,9 @@ def load_recipe(path: str | Path) -> tuple[dict[str, Any], ...]:
     table = read_toml(Path(path))
     rows = table.get("recipe")
     if set(table) != {"recipe"} or not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
-        raise ProfileError(f"{path}: a recipe file holds [[recipe]] tables and nothing else", hint="see targets/arm64.toml")
+        raise ProfileError(
+            f"{path}: a recipe file holds [[recipe]] tables and nothing else", hint="see targets/arm64.toml"
+        )
     return tuple(rows)
 
 

@@ -87,4 +87,6 @@ def _is_alive(process: int) -> bool:
 
 
 def _unwritable(folder: Path, error: OSError) -> OptionError:
-    return OptionError(f"cannot write: {error.strerror or error}", where=str(folder), hint="free some space or choose another folder")
+    return OptionError(
+        f"cannot write: {error.strerror or error}", where=str(folder), hint="free some space or choose another folder"
+    )

@@ -46,12 +46,13 @@ class Target(Table):
     in_out: Literal["integer", "float"] = "integer"
     onnx: OnnxTable = OnnxTable()
     recipes: dict[str, tuple[dict[str, Any], ...]]
-    left_out: dict[str, str] = {}
+    left_out: dict[str, str] = Field({})
     gates: Gates = Gates()
 
 
 def load_target(name: str | Path) -> tuple[Target, DeviceProfile]:
-    """A shipped target by name or a user's own file, and its device. A device given as a path is relative to the file."""
+    """A shipped target by name or a user's own file, and its device. A device given as a path is relative to the
+    file."""
     path = find_shipped("targets", name)
     target = load_toml(path, Target)
     beside = path.parent / target.device

@@ -13,7 +13,7 @@ import pytest
 
 from toolchain import cli
 
-MODELS = '''
+MODELS = """
 import torch
 from torch import nn
 
@@ -55,7 +55,7 @@ def odd(): return Odd()
 def broken(): return Broken()
 def nothing(): return None
 def score(outputs, labels): return float(outputs[0].std())
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def run(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def run(workspace: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run the command line in this process, as its entry point would."""
 
     def call(*arguments: str) -> Outcome:

@@ -54,7 +54,11 @@ def test_a_row_that_cannot_run(run, workspace, deploy_options):
     (workspace / "r.toml").write_text(
         "\n".join(f'[[recipe]]\nstage = "{s}"' for s in ("trace", "calibrate", "quantize", "calibrate"))
     )
-    refused(run(*deploy_options, "--recipe", "r.toml"), 3, "calibrate takes a TracedModel, but quantize gives a QuantizedModel")
+    refused(
+        run(*deploy_options, "--recipe", "r.toml"),
+        3,
+        "calibrate takes a TracedModel, but quantize gives a QuantizedModel",
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,9 @@ def test_samples_that_do_not_hold(run, workspace, make, words):
     (workspace / "user_shaped.py").write_text(
         "import torch, user_models\ndef net(): return user_models.net(), (torch.zeros(1, 1, 8, 8),)\n"
     )
-    outcome = run("deploy", "--model", "user_shaped:net", "--calibration", "bad.npz", "--samples", "20", "--judge", "30")
+    outcome = run(
+        "deploy", "--model", "user_shaped:net", "--calibration", "bad.npz", "--samples", "20", "--judge", "30"
+    )
     refused(outcome, 8, *words)
     assert not list((workspace / "build").glob("arm64/*/model.*"))
 

@@ -64,7 +64,9 @@ def test_npu_target_gets_one_fully_integer_tflite(run, workspace, deploy_options
 @pytest.mark.parametrize("target", ["arm64", "ethos-u55"])
 def test_recipe_of_all_seven_stages(run, workspace, deploy_options, target):
     outcome = run(*deploy_options, "--target", target, "--recipe", "all", "--json")
-    facts = json.loads(outcome.out if outcome.code == 0 else (workspace / f"build/{target}/net/refused/report.json").read_text())
+    facts = json.loads(
+        outcome.out if outcome.code == 0 else (workspace / f"build/{target}/net/refused/report.json").read_text()
+    )
     stages = {stage["name"] for stage in facts["stages"]}
     assert stages == {"trace", "prune", "cluster", "calibrate", "quantize", "recover", "export"}
 
@@ -91,7 +93,7 @@ def test_stages_one_by_one_give_the_files_of_a_deployment(run, workspace, deploy
 def test_a_missed_gate_deploys_nothing_and_names_what_diverged(run, workspace, deploy_options):
     shipped = (run("targets", "--json")).out
     target = json.loads(shipped)["targets"]["arm64"]
-    text = (workspace / "strict.toml")
+    text = workspace / "strict.toml"
     text.write_text(
         f'description = "strict"\ndevice = "{target["device"]}"\n'
         '[[recipes.default]]\nstage = "trace"\n[[recipes.default]]\nstage = "calibrate"\n'

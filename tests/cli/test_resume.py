@@ -47,14 +47,18 @@ def outputs(folder):
 
 
 def test_killed_at_each_stage(command, workspace):
-    whole = subprocess.run([*command, "--store", "whole"], capture_output=True, text=True, check=False, env=environment())
+    whole = subprocess.run(
+        [*command, "--store", "whole"], capture_output=True, text=True, check=False, env=environment()
+    )
     assert whole.returncode == 0, whole.stderr
     folder = workspace / "build/loose/net"
     expected = outputs(folder)
     for path in folder.iterdir():
         path.unlink()
     for stage in STAGES:
-        process = subprocess.Popen([*command, "--store", "killed"], stderr=subprocess.PIPE, text=True, env=environment())
+        process = subprocess.Popen(
+            [*command, "--store", "killed"], stderr=subprocess.PIPE, text=True, env=environment()
+        )
         assert process.stderr is not None
         for line in process.stderr:
             if line.startswith(f"{stage} ..."):
@@ -63,7 +67,9 @@ def test_killed_at_each_stage(command, workspace):
         process.wait()
         process.stderr.close()
         assert not list(folder.glob("model*")), f"killed in {stage}, yet something is deployed"
-    last = subprocess.run([*command, "--store", "killed"], capture_output=True, text=True, check=False, env=environment())
+    last = subprocess.run(
+        [*command, "--store", "killed"], capture_output=True, text=True, check=False, env=environment()
+    )
     assert last.returncode == 0, last.stderr
     # every stage but tracing and the one the last kill hit was finished in an earlier run
     assert last.stderr.count("taken from the store") >= 5

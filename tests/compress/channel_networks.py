@@ -34,17 +34,13 @@ class Inverted(nn.Module):
     def __init__(self, channels: int, multiplier: int = 1) -> None:
         super().__init__()
         wide = 2 * channels
-        self.expand = nn.Sequential(
-            nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6()
-        )
+        self.expand = nn.Sequential(nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6())
         self.depthwise = nn.Sequential(
             nn.Conv2d(wide, wide * multiplier, 3, padding=1, groups=wide),
             nn.BatchNorm2d(wide * multiplier),
             nn.ReLU6(),
         )
-        self.project = nn.Sequential(
-            nn.Conv2d(wide * multiplier, channels, 1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.project = nn.Sequential(nn.Conv2d(wide * multiplier, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.project(self.depthwise(self.expand(x)))

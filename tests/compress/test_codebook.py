@@ -130,9 +130,7 @@ def test_codebooks_of_a_graph_hold_masks_and_print() -> None:
     plan = plan_codebooks(sparse, 8, structure)
     clustered = apply_codebooks(plan, sparse)
     assert structure.with_codebooks(plan.codebooks).violations(clustered.constants) == []
-    assert all(
-        np.count_nonzero(clustered.constants[n]) == np.count_nonzero(m) for n, m in masks.masks.items()
-    )
+    assert all(np.count_nonzero(clustered.constants[n]) == np.count_nonzero(m) for n, m in masks.masks.items())
     assert set(plan.codebooks) == set(masks.masks)
     assert all(0 < error < 0.3 for error in plan.errors.values())
     first = next(iter(plan.codebooks))

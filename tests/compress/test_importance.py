@@ -36,9 +36,7 @@ def classic(incoming: np.ndarray, outgoing: np.ndarray, bias: float = 0.0) -> Gr
     return parse_graph(CLASSIC, {name: value.astype(np.float32) for name, value in constants.items()})
 
 
-def scores(
-    graph: Graph, importance: Importance, batches: list[tuple[np.ndarray, ...]] | None = None
-) -> np.ndarray:
+def scores(graph: Graph, importance: Importance, batches: list[tuple[np.ndarray, ...]] | None = None) -> np.ndarray:
     group = find_groups(graph)[0]
     magnitudes = measure_magnitudes(graph, [group], batches) if batches else {}
     return IMPORTANCES[importance](graph, group, Evidence(magnitudes))
@@ -68,9 +66,7 @@ def test_formulas() -> None:
     np.testing.assert_allclose(scores(graph, Importance.CONTRIBUTION, halves), active, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "importance", [Importance.L1, Importance.L2, Importance.PATH, Importance.CONTRIBUTION]
-)
+@pytest.mark.parametrize("importance", [Importance.L1, Importance.L2, Importance.PATH, Importance.CONTRIBUTION])
 def test_the_ten_strong_nodes_of_the_classic_network_stay(importance: Importance) -> None:
     strong = sorted(np.random.default_rng(1).permutation(20)[:10].tolist())
     lengths = np.where(np.isin(np.arange(20), strong), 2.0, 0.2)
@@ -113,9 +109,7 @@ def test_path_and_contribution_see_through_a_change_of_scale() -> None:
     x = images(50, (1, 10))
     np.testing.assert_allclose(predict(scaled, [(x,)])[0], predict(graph, [(x,)])[0], rtol=1e-4, atol=1e-4)
     for importance in (Importance.PATH, Importance.CONTRIBUTION):
-        np.testing.assert_allclose(
-            scores(scaled, importance, [(x,)]), scores(graph, importance, [(x,)]), rtol=1e-4
-        )
+        np.testing.assert_allclose(scores(scaled, importance, [(x,)]), scores(graph, importance, [(x,)]), rtol=1e-4)
     assert not np.allclose(scores(scaled, Importance.L2), scores(graph, Importance.L2), rtol=1e-2)
 
 

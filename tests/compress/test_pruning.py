@@ -68,9 +68,7 @@ def check_silent_channels_go(module: nn.Module, importance: Importance, seed: in
 
 @pytest.mark.parametrize("importance", [*WITHOUT_SAMPLES, Importance.CONTRIBUTION])
 @pytest.mark.parametrize("build", [resnet, mobilenet])
-def test_removing_silent_channels_changes_nothing(
-    build: Callable[[], nn.Module], importance: Importance
-) -> None:
+def test_removing_silent_channels_changes_nothing(build: Callable[[], nn.Module], importance: Importance) -> None:
     torch.manual_seed(0)
     check_silent_channels_go(build(), importance)
 
@@ -97,9 +95,7 @@ def test_depthwise_stays_depthwise() -> None:
 
 
 @pytest.mark.parametrize(("groups", "expected"), [(2, (2, (8, 4, 3, 3))), (8, (4, (8, 2, 3, 3)))])
-def test_grouped_convolution_keeps_its_blocks_equal(
-    groups: int, expected: tuple[int, tuple[int, ...]]
-) -> None:
+def test_grouped_convolution_keeps_its_blocks_equal(groups: int, expected: tuple[int, tuple[int, ...]]) -> None:
     graph = traced(nn.Sequential(conv(3, 16), conv(16, 16, groups=groups), PooledHead(16)))
     smaller = apply(plan_pruning(graph, ratio=0.5), graph)
     node = next(n for n in smaller.nodes if n.op is Op.CONV2D and n["groups"] > 1)

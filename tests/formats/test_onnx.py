@@ -21,8 +21,7 @@ CASES = {
     "conv2d groups, dilation": IMAGE
     + "constant w: float32[6,2,3,2]\nconstant b: float32[6]\n"
     + "y = conv2d(x, w, b) groups=2 dilation=(2,1) padding=(2,1,0,1) activation=relu6\noutput y",
-    "conv2d pointwise": IMAGE
-    + "constant w: float32[8,4,1,1]\nconstant b: float32[8]\ny = conv2d(x, w, b)\noutput y",
+    "conv2d pointwise": IMAGE + "constant w: float32[8,4,1,1]\nconstant b: float32[8]\ny = conv2d(x, w, b)\noutput y",
     "depthwise_conv2d": IMAGE
     + "constant w: float32[4,1,3,3]\nconstant b: float32[4]\n"
     + "y = depthwise_conv2d(x, w, b) padding=(1,1,1,1) activation=relu6\noutput y",
@@ -60,11 +59,9 @@ CASES = {
     "mul scalar": IMAGE + "constant c: float32[]\ny = mul(x, c)\noutput y",
     "mul gate": IMAGE + "input z: float32[2,4,1,1]\ny = mul(x, z) activation=relu6\noutput y",
     "max_pool2d": IMAGE + "y = max_pool2d(x) kernel_size=(2,2) stride=(2,2)\noutput y",
-    "max_pool2d padding": IMAGE
-    + "y = max_pool2d(x) kernel_size=(3,3) stride=(2,2) padding=(1,1,0,1)\noutput y",
+    "max_pool2d padding": IMAGE + "y = max_pool2d(x) kernel_size=(3,3) stride=(2,2) padding=(1,1,0,1)\noutput y",
     "avg_pool2d": IMAGE + "y = avg_pool2d(x) kernel_size=(3,3) stride=(3,3)\noutput y",
-    "avg_pool2d padding": IMAGE
-    + "y = avg_pool2d(x) kernel_size=(3,2) stride=(2,1) padding=(1,1,0,1)\noutput y",
+    "avg_pool2d padding": IMAGE + "y = avg_pool2d(x) kernel_size=(3,2) stride=(2,1) padding=(1,1,0,1)\noutput y",
     "mean image": IMAGE + "y = mean(x) axes=(2,3)\noutput y",
     "mean image keepdim": IMAGE + "y = mean(x) axes=(2,3) keepdim=True\noutput y",
     "mean channels": IMAGE + "y = mean(x) axes=(1,)\noutput y",
@@ -92,9 +89,7 @@ CASES = {
 def evaluate(graph: Graph, constants: dict, inputs: list) -> dict:
     """Every tensor of the graph in float64."""
     values = {name: torch.tensor(np.asarray(array, np.float64)) for name, array in constants.items()}
-    values |= {
-        v.name: torch.tensor(np.asarray(a, np.float64)) for v, a in zip(graph.inputs, inputs, strict=True)
-    }
+    values |= {v.name: torch.tensor(np.asarray(a, np.float64)) for v, a in zip(graph.inputs, inputs, strict=True)}
     for node in graph.nodes:
         result = ORACLES[node.op](node, *(values[name] for name in node.inputs))
         activation = node.attributes.get("activation", "none")
@@ -115,9 +110,7 @@ def _conv(node, x, w, b=None):
 
 def _avg_pool(node, x):
     def sums(values):
-        return functional.avg_pool2d(
-            _padded(node, values), node["kernel_size"], node["stride"], divisor_override=1
-        )
+        return functional.avg_pool2d(_padded(node, values), node["kernel_size"], node["stride"], divisor_override=1)
 
     return sums(x) / sums(torch.ones_like(x))
 
@@ -190,9 +183,7 @@ def exact_integers(model, integers):
         part = model.extract((node,)).graph
         constants = {name: real(known[name], model.params[name]) for name in part.constants}
         inputs = [real(known[name], model.params[name]) for name in part.input_names]
-        known[node.output] = quantize(
-            evaluate(part, constants, inputs)[node.output], model.params[node.output]
-        )
+        known[node.output] = quantize(evaluate(part, constants, inputs)[node.output], model.params[node.output])
     return known
 
 
@@ -250,13 +241,9 @@ def test_float_ends_are_the_integer_ones_converted(text, dtype):
     assert check_onnx(content, model) == []
     runner = OnnxRunner(content, model, int8_kernels=True)
     seen = runner.tensors(inputs)
-    for name, float_output, integer_output in zip(
-        model.graph.outputs, runner.run(inputs), inner, strict=True
-    ):
+    for name, float_output, integer_output in zip(model.graph.outputs, runner.run(inputs), inner, strict=True):
         assert float_output.dtype == np.float32
-        np.testing.assert_array_equal(
-            float_output, real(integer_output, model.params[name]).astype(np.float32)
-        )
+        np.testing.assert_array_equal(float_output, real(integer_output, model.params[name]).astype(np.float32))
         np.testing.assert_array_equal(seen[name], integer_output)
 
 

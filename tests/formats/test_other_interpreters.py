@@ -31,7 +31,7 @@ output s
 def test_tensorflow_agrees_with_litert(kernels):
     pytest.importorskip("tensorflow", reason="extra `tensorflow` is not installed")
     graph = fold(parse_graph(TEXT))
-    model = assign_params(graph, {name: (-3.0, 3.0) for name in graph.activations}, Scheme())
+    model = assign_params(graph, dict.fromkeys(graph.activations, (-3.0, 3.0)), Scheme())
     content = write_tflite(model)
     inputs = [np.random.default_rng(0).integers(-128, 128, (1, 3, 9, 9)).astype(np.int8)]
     ours = TfliteRunner(content, kernels=kernels).run(inputs)[0]

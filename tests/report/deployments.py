@@ -14,7 +14,7 @@ from toolchain.quantization import Scheme, assign_params
 from toolchain.report import FloatFile, report_facts
 from toolchain.stages.states import ExportedModel, Record
 from toolchain.targets import Gates, Target
-from toolchain.validation.gates import missed_gates
+from toolchain.validation.gates import judge
 from toolchain.validation.results import Agreement, RuntimeResult, TensorResult, Validation
 
 NET = """
@@ -90,7 +90,7 @@ def make_small_facts(
         model_name=name,
         exported=exported,
         runs=(StageRun("export", 0.25, resumed, exported),),
-        validation=missed_gates(validation or small_validation(), gates),
+        validation=judge(validation or small_validation(), gates),
         baseline=baseline,
     )
 

@@ -56,9 +56,7 @@ def test_classic_example(importance: Importance) -> None:
         "0.weight": (10, 10), "0.bias": (10,), "2.weight": (10, 10), "2.bias": (10,)}  # fmt: skip
     assert [node.op.value for node in pruned.graph.nodes] == ["linear", "relu", "linear"]
     np.testing.assert_array_equal(pruned.graph.constants["0.weight"], module[0].weight.detach().numpy()[1::2])
-    np.testing.assert_array_equal(
-        pruned.graph.constants["2.weight"], module[2].weight.detach().numpy()[:, 1::2]
-    )
+    np.testing.assert_array_equal(pruned.graph.constants["2.weight"], module[2].weight.detach().numpy()[:, 1::2])
     (before,), (after,) = predict(model.graph, [(rows,)]), predict(pruned.graph, [(rows,)])
     assert np.abs(after - before).max() < 0.02 * np.abs(before).max()
     assert len(pruned.to_module().state_dict()) == 4
@@ -109,19 +107,13 @@ def test_masks_survive_folding_and_quantization() -> None:
     assert set(quantized.structure.masks) == set(model.structure.masks)
     assert quantized.structure.violations(quantized.quantized.integers) == []
     for name, mask in quantized.structure.masks.items():
-        assert (
-            np.count_nonzero(quantized.quantized.integers[name] == 0)
-            >= np.count_nonzero(~mask)
-            > 0.69 * mask.size
-        )
+        assert np.count_nonzero(quantized.quantized.integers[name] == 0) >= np.count_nonzero(~mask) > 0.69 * mask.size
 
 
 def test_channels_and_weights_in_a_row_keep_the_masks_cut() -> None:
     model = Prune(ratio=0.5, kind=PruneKind.WEIGHTS)(traced(digits(), 1, 10, 10))
     model = Prune(ratio=0.5)(model)
-    assert all(
-        model.structure.masks[n].shape == model.graph.constants[n].shape for n in model.structure.masks
-    )
+    assert all(model.structure.masks[n].shape == model.graph.constants[n].shape for n in model.structure.masks)
     assert model.structure.violations(model.graph.constants) == []
 
 

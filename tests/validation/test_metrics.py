@@ -33,7 +33,12 @@ def test_figures_by_hand():
 
 def test_sample_by_sample_is_all_at_once():
     whole, parts = compared((Y, T)), compared((Y[:1], T[:1]), (Y[1:], T[1:]))
-    assert (whole.sqnr_db, whole.cosine, whole.same, whole.samples) == (parts.sqnr_db, parts.cosine, parts.same, parts.samples)
+    assert (whole.sqnr_db, whole.cosine, whole.same, whole.samples) == (
+        parts.sqnr_db,
+        parts.cosine,
+        parts.same,
+        parts.samples,
+    )
 
 
 def test_equal_outputs_have_a_finite_sqnr_and_a_cosine_of_one():

@@ -68,7 +68,9 @@ def test_honest_files_pass_every_gate(exported, samples):
     assert max(max(t.op_steps.values()) for t in found.tensors if t.op_steps) <= 1
 
 
-@pytest.mark.parametrize(("constant", "module"), [("first.weight", "first"), ("second.weight", "second"), ("third.weight", "third")])
+@pytest.mark.parametrize(
+    ("constant", "module"), [("first.weight", "first"), ("second.weight", "second"), ("third.weight", "third")]
+)
 def test_the_first_diverging_tensor_is_the_culprit(exported, samples, constant, module):
     found = validate(spoilt(exported, constant), samples, Gates())
     with pytest.raises(DisagreementError) as caught:

@@ -235,9 +235,7 @@ def _concat(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
     joined = node["axis"]
     parts = [first[joined], *(axes[joined] for axes in others)]
     for axes in others:
-        first = [
-            a if k == joined else flow.tie(a, b) for k, (a, b) in enumerate(zip(first, axes, strict=True))
-        ]
+        first = [a if k == joined else flow.tie(a, b) for k, (a, b) in enumerate(zip(first, axes, strict=True))]
     fixed = [part for part in parts if isinstance(part, Fixed)]
     if len(fixed) == len(parts):
         first[joined] = fixed[0]
@@ -262,9 +260,7 @@ def _pad(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
 
 def _slice(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
     axes = list(flow.axes(node.inputs[0]))
-    for axis, start, stop, step in zip(
-        node["axes"], node["starts"], node["stops"], node["steps"], strict=True
-    ):
+    for axis, start, stop, step in zip(node["axes"], node["starts"], node["stops"], node["steps"], strict=True):
         labels = axes[axis]
         if step == 1 and not isinstance(labels, Fixed):
             axes[axis] = labels[start:stop]

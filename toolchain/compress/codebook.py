@@ -218,7 +218,5 @@ def _gains(line: SortedLine, edges: np.ndarray, centroids: np.ndarray) -> tuple[
     counts = np.diff(halved, axis=1)
     sums = np.diff(line.sums[halved], axis=1)
     means = np.where(counts > 0, sums / np.maximum(counts, 1), centroids[:, None])
-    gains: np.ndarray = (
-        counts[:, 0] * counts[:, 1] / np.maximum(counts.sum(1), 1) * np.square(np.diff(means)[:, 0])
-    )
+    gains: np.ndarray = counts[:, 0] * counts[:, 1] / np.maximum(counts.sum(1), 1) * np.square(np.diff(means)[:, 0])
     return gains, means

@@ -38,9 +38,7 @@ def cut_graph(graph: Graph, removed: Removed) -> Graph:
     """`graph` without the indices. Nodes keep their names."""
     shapes = shapes_after(graph, removed)
     nodes = [_REPAIRS.get(node.op, _as_it_is)(node, shapes, removed) for node in graph.nodes]
-    return graph.with_nodes(
-        nodes, {name: _cut(array, name, removed) for name, array in graph.constants.items()}
-    )
+    return graph.with_nodes(nodes, {name: _cut(array, name, removed) for name, array in graph.constants.items()})
 
 
 def cut_structure(structure: Structure, removed: Removed) -> Structure:

@@ -2,7 +2,9 @@
 
 For outputs y of the student and t of the teacher, and parameters w that started at w0,
 
-    loss = sum_k |y_k - t_k|^2 / |t_k|^2  +  alpha T^2 KL(softmax(t / T) || softmax(y / T))  +  lambda mean((w - w0)^2) / mean(w0^2)
+    loss = sum_k |y_k - t_k|^2 / |t_k|^2
+           + alpha T^2 KL(softmax(t / T) || softmax(y / T))
+           + lambda mean((w - w0)^2) / mean(w0^2)
 
 The first term is the inverse signal-to-noise ratio of the outputs, whatever they mean; the second weighs classes and
 is used where `temperature` is given; the third keeps a student that sees few samples near what it was.
@@ -48,7 +50,9 @@ class Curve:
     sqnr_after_db: float
 
 
-def distill(student: GraphModule, teacher: Graph, batches: Batches, recipe: Distillation, *, seed: int, steps: int) -> Curve:
+def distill(
+    student: GraphModule, teacher: Graph, batches: Batches, recipe: Distillation, *, seed: int, steps: int
+) -> Curve:
     """Train `student` in place; `batches()` starts the samples anew and `steps` is how many batches all epochs hold.
 
     Parameters go back to where they were when training did not raise the outputs' SQNR. Deterministic for a seed.
@@ -74,7 +78,9 @@ def _train(
     steps: int,
 ) -> tuple[float, ...]:
     optimizer = torch.optim.Adam(student.parameters(), lr=recipe.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 + 0.5 * cos(pi * min(step / max(steps, 1), 1)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.5 + 0.5 * cos(pi * min(step / max(steps, 1), 1))
+    )
     constants = as_tensors(teacher.constants)
     losses = []
     for _ in range(recipe.epochs):

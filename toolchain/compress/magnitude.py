@@ -52,10 +52,7 @@ def weight_names(graph: Graph) -> list[str]:
 def plan_magnitude(graph: Graph, sparsity: float, structure: Structure | None = None) -> MagnitudePlan:
     """Which weights become zero. What `structure` has masked before stays masked and counts."""
     before = structure.masks if structure else {}
-    masks = {
-        name: smallest_masked(graph.constants[name], sparsity, before.get(name))
-        for name in weight_names(graph)
-    }
+    masks = {name: smallest_masked(graph.constants[name], sparsity, before.get(name)) for name in weight_names(graph)}
     return MagnitudePlan(sparsity, masks)
 
 

@@ -115,9 +115,7 @@ def plan_pruning(
     if importance in NEEDS_SAMPLES:
         if batches is None:
             hint = "give samples, or take importance 'path', which needs none"
-            raise OptionError(
-                f"importance {importance.value!r} is measured on samples, and there are none", hint=hint
-            )
+            raise OptionError(f"importance {importance.value!r} is measured on samples, and there are none", hint=hint)
         evidence = replace(evidence, magnitudes=measure_magnitudes(graph, _prunable(groups), batches))
     planned = []
     for group in groups:
@@ -166,9 +164,7 @@ def _with_costs(graph: Graph, plan: PruningPlan) -> PruningPlan:
         for g, (before, after) in zip(plan.groups, pairwise(costs), strict=True)
     ]
     (macs, parameters), (macs_after, parameters_after) = costs[0], costs[-1]
-    return replace(
-        plan, groups=tuple(groups), macs=(macs, macs_after), parameters=(parameters, parameters_after)
-    )
+    return replace(plan, groups=tuple(groups), macs=(macs, macs_after), parameters=(parameters, parameters_after))
 
 
 def _cost(graph: Graph, removed: Removed) -> tuple[int, int]:

@@ -5,8 +5,8 @@ What compression and quantization have fixed holds while the weights move, whoev
 * a masked weight is `w * mask`;
 * a codebook weight is `values[indices]`: the k values are the parameter, the indices stay;
 * with `params`, weights and activations pass through fake quantization, `x -> scale (clip(round(x / scale) + z) - z)`,
-  and corrected biases get their correction; the gradient is that of the clip (straight-through, Bengio et al., arXiv 1308.3432). Activation scales stay; weight
-  scales follow the weights' largest magnitude.
+  and corrected biases get their correction; the gradient is that of the clip (straight-through, Bengio et al., arXiv
+  1308.3432). Activation scales stay; weight scales follow the weights' largest magnitude.
 """
 
 from __future__ import annotations
@@ -43,12 +43,18 @@ class GraphModule(nn.Module):
         self.graph = graph
         self.params = dict(params or {})
         self.structure = structure or Structure()
-        self._masks = {n: torch.from_numpy(np.array(m)) for n, m in self.structure.masks.items() if n in graph.constants}
+        self._masks = {
+            n: torch.from_numpy(np.array(m)) for n, m in self.structure.masks.items() if n in graph.constants
+        }
         self._indices = {n: torch.from_numpy(b.indices.astype(np.int64)) for n, b in self.structure.codebooks.items()}
-        self._weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params}
+        self._weights = {
+            node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params
+        }
         self._corrections = {name: torch.from_numpy(np.array(c)) for name, c in (corrections or {}).items()}
         self._rounded = _rounded_activations(graph, self.params)
-        statistics = {n for node in graph.nodes if node.op is Op.BATCH_NORM for n in node.inputs[_BATCH_NORM_STATISTICS]}
+        statistics = {
+            n for node in graph.nodes if node.op is Op.BATCH_NORM for n in node.inputs[_BATCH_NORM_STATISTICS]
+        }
         self._leaves: dict[str, _Leaf] = {}
         for name, array in graph.constants.items():
             book = self.structure.codebooks.get(name)
@@ -130,7 +136,8 @@ def _register(root: nn.Module, name: str, tensor: Tensor, *, trainable: bool) ->
 
 
 def _rounded_activations(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:
-    """Activations that get a grid: all quantized ones but those that an op merely moved from another on the same grid."""
+    """Activations that get a grid: all quantized ones but those that an op merely moved from another on the same
+    grid."""
     moved = {node.output for node in graph.nodes if not QUANTIZATION_RULES[node.op].rounds}
     return {name: params[name] for name in graph.activations if name in params and name not in moved}
 

@@ -70,6 +70,7 @@ def activations(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, np.ndar
 
 
 def to_tensors(arrays: Sequence[np.ndarray]) -> list[Tensor]:
+    """Arrays as tensors that share their memory where they can."""
     with _no_write_warnings():
         return [torch.from_numpy(np.asarray(array, order="C")) for array in arrays]
 

@@ -28,7 +28,8 @@ class InOut(StrEnum):
 
 @dataclass(frozen=True)
 class TensorFacts:
-    """One tensor as found in a file; `shape` is the file's own (physical) shape, `bytes` its stored size if constant."""
+    """One tensor as found in a file; `shape` is the file's own (physical) shape, `bytes` its stored size if
+    constant."""
 
     name: str
     dtype: DType

@@ -1,4 +1,5 @@
-"""The neutral graph: types, ops, shape rules, folding, cost, text form. Knows nothing of torch or of any file format."""
+"""The neutral graph: types, ops, shape rules, folding, cost, text form. Knows nothing of torch or of any file
+format."""
 
 from toolchain.graph.fold import fold, fold_structure
 from toolchain.graph.graph import Graph, subgraph, sweep

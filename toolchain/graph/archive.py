@@ -25,6 +25,7 @@ def graph_to_plain(graph: Graph) -> dict[str, Any]:
 
 
 def graph_from_plain(plain: Mapping[str, Any], constants: Mapping[str, np.ndarray]) -> Graph:
+    """The graph that `graph_to_plain` described, with these constants."""
     inputs = tuple(Value(name, TensorType(DType(dtype), tuple(shape))) for name, dtype, shape in plain["inputs"])
     nodes = tuple(_node_from_plain(node) for node in plain["nodes"])
     return Graph(inputs, tuple(plain["outputs"]), nodes, {name: constants[name] for name in plain["constants"]})
@@ -42,12 +43,15 @@ def _node_to_plain(node: Node) -> dict[str, Any]:
 
 
 def _node_from_plain(plain: Mapping[str, Any]) -> Node:
-    attributes: dict[str, Attribute] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["attributes"].items()}
+    attributes: dict[str, Attribute] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in plain["attributes"].items()
+    }
     inputs, outputs = tuple(plain["inputs"]), tuple(plain["outputs"])
     return Node(Op(plain["op"]), plain["name"], inputs, outputs, attributes, Source(*plain["source"]))
 
 
 def structure_to_arrays(structure: Structure) -> dict[str, np.ndarray]:
+    """Masks and codebooks under names of their own."""
     arrays = {f"mask/{name}": mask for name, mask in structure.masks.items()}
     for name, book in structure.codebooks.items():
         arrays |= {f"codebook/{name}": book.values, f"index/{name}": book.indices}
@@ -55,6 +59,7 @@ def structure_to_arrays(structure: Structure) -> dict[str, np.ndarray]:
 
 
 def structure_from_arrays(arrays: Mapping[str, np.ndarray]) -> Structure:
+    """What `structure_to_arrays` gave, among other arrays."""
     masks = {name[5:]: array for name, array in arrays.items() if name.startswith("mask/")}
     books = {n[9:]: Codebook(a, arrays[f"index/{n[9:]}"]) for n, a in arrays.items() if n.startswith("codebook/")}
     return Structure(masks, books)

@@ -44,6 +44,7 @@ def node_costs(graph: Graph) -> tuple[NodeCost, ...]:
 
 
 def total_macs(graph: Graph) -> int:
+    """Multiply-accumulates of the whole graph."""
     return sum(cost.macs for cost in node_costs(graph))
 
 
@@ -55,7 +56,7 @@ def peak_activation_bytes(graph: Graph, element_bytes: int | None = None) -> int
         return kind.elements * (element_bytes or kind.dtype.bytes)
 
     owner = {name: name for name in graph.activations}
-    last_use = {name: -1 for name in graph.activations}
+    last_use = dict.fromkeys(graph.activations, -1)
     for index, node in enumerate(graph.nodes):
         if node.op is Op.RESHAPE and node.inputs[0] in owner:
             owner[node.output] = owner[node.inputs[0]]

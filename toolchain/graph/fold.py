@@ -81,9 +81,7 @@ def _absorbs(graph: Graph, producer: Node, norm: Node) -> bool:
     )
 
 
-def _scaled(
-    node: Node, multiplier: np.ndarray, offset: np.ndarray, constants: dict[str, np.ndarray]
-) -> Node:
+def _scaled(node: Node, multiplier: np.ndarray, offset: np.ndarray, constants: dict[str, np.ndarray]) -> Node:
     weight_name, *bias_name = node.inputs[1:]
     weight = constants[weight_name].astype(np.float64)
     bias = constants[bias_name[0]].astype(np.float64) if bias_name else 0.0
@@ -135,7 +133,8 @@ def _pads_image_with_zeros(graph: Graph, pad: Node) -> bool:
 
 
 def _fuse_activations(graph: Graph) -> Graph:
-    """A relu or relu6 that alone reads a fusable op becomes that op's `activation`; the result keeps the relu's name."""
+    """A relu or relu6 that alone reads a fusable op becomes that op's `activation`; the result keeps the relu's
+    name."""
     replaced: dict[str, Node | None] = {}
     for node in graph.nodes:
         follower = graph.only_consumer(node.outputs[0])
@@ -143,7 +142,9 @@ def _fuse_activations(graph: Graph) -> Graph:
             continue
         if follower.op.value in ACTIVATIONS:
             replaced[node.output] = None
-            replaced[follower.output] = replace(node, outputs=follower.outputs).with_attributes(activation=follower.op.value)
+            replaced[follower.output] = replace(node, outputs=follower.outputs).with_attributes(
+                activation=follower.op.value
+            )
     nodes = (replaced.get(node.outputs[0], node) for node in graph.nodes)
     return graph.with_nodes(node for node in nodes if node is not None)
 
@@ -152,8 +153,8 @@ def _drop_identities(graph: Graph) -> Graph:
     """Reshapes, permutes, pads and slices that leave their input as it was; consecutive reshapes become one."""
     renamed: dict[str, str] = {}
     nodes: list[Node] = []
-    for node in graph.nodes:
-        node = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+    for original in graph.nodes:
+        node = replace(original, inputs=tuple(renamed.get(name, name) for name in original.inputs))
         identity = _IDENTITIES.get(node.op)
         if identity is not None and identity(graph, node) and node.output not in graph.outputs:
             renamed[node.output] = node.inputs[0]

@@ -120,8 +120,8 @@ def unique_name(wanted: str, taken: Iterable[str]) -> str:
 
 
 def subgraph(graph: Graph, nodes: Sequence[Node]) -> Graph:
-    """The given nodes as a graph of their own: tensors they read become inputs; tensors they define and that anyone else
-    reads, or nobody, become outputs."""
+    """The given nodes as a graph of their own: tensors they read become inputs; tensors they define and that anyone
+    else reads, or nobody, become outputs."""
     defined = {name for node in nodes for name in node.outputs}
     read = dict.fromkeys(name for node in nodes for name in node.inputs)
     inputs = tuple(Value(n, graph.types[n]) for n in read if n not in defined and n not in graph.constants)

@@ -121,7 +121,9 @@ def bias_params(source: AffineParams, weight: AffineParams) -> AffineParams:
     """int32 at scale `s_in * s_w`, zero point 0: what the accumulator holds."""
     scale = np.maximum(source.scale.reshape(()) * weight.scale, np.float32(_TINY))
     low, high = _bounds(DType.INT32)
-    return AffineParams(DType.INT32, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high)
+    return AffineParams(
+        DType.INT32, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high
+    )
 
 
 def _bounds(dtype: DType) -> tuple[int, int]:

@@ -178,15 +178,16 @@ def _untie_biases(graph: Graph) -> Graph:
     """A bias read by several nodes becomes one bias a node: its integers depend on the node's input scale."""
     constants = dict(graph.constants)
     seen: set[str] = set()
-    nodes = []
-    for node in graph.nodes:
-        if node.op in WEIGHTED and len(node.inputs) == 3:
-            if node.inputs[2] in seen:
-                name = unique_name(node.inputs[2], constants)
-                constants[name] = constants[node.inputs[2]]
-                node = replace(node, inputs=(*node.inputs[:2], name))
-            seen.add(node.inputs[2])
-        nodes.append(node)
-    return graph.with_nodes(nodes, constants)
 
+    def untied(node: Node) -> Node:
+        if node.op not in WEIGHTED or len(node.inputs) < 3:
+            return node
+        bias = node.inputs[2]
+        if bias not in seen:
+            seen.add(bias)
+            return node
+        name = unique_name(bias, constants)
+        constants[name] = constants[bias]
+        return replace(node, inputs=(*node.inputs[:2], name))
 
+    return graph.with_nodes([untied(node) for node in graph.nodes], constants)

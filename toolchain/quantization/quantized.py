@@ -1,8 +1,8 @@
-"""The one integer specification both writers read: a folded float graph, the affine parameters of every tensor, and what
-is added to biases to make up for rounded weights.
+"""The one integer specification both writers read: a folded float graph, the affine parameters of every tensor, and
+what is added to biases to make up for rounded weights.
 
-The integers follow from the three: nothing else decides a weight's or a bias's value, `q = quantize(constant + correction)`.
-The graph itself keeps its float meaning, so that float files and recovery start from it.
+The integers follow from the three: nothing else decides a weight's or a bias's value, `q = quantize(constant +
+correction)`. The graph itself keeps its float meaning, so that float files and recovery start from it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from toolchain.pipeline import StageRun
 from toolchain.profiles import DeviceProfile
 from toolchain.report.layers import float_cost, graph_cost, layer_rows
 from toolchain.report.plain import finite, ratio, to_plain
-from toolchain.report.verdicts import judged_gates
 from toolchain.stages.states import ExportedModel
 from toolchain.targets import Target
 from toolchain.validation.results import Agreement, RuntimeResult, Validation
@@ -79,7 +78,7 @@ def report_facts(
         "notes": list(validation.notes),
         "agreements": [_agreement(pair) for pair in validation.agreements],
         "output_steps": target.gates.output_steps,
-        "gates": judged_gates(validation, target.gates),
+        "gates": [to_plain(verdict) for verdict in validation.verdicts],
         "missed": list(validation.missed),
         "layers": layer_rows(exported, {tensor.name: tensor for tensor in validation.tensors}),
     }

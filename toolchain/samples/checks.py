@@ -45,9 +45,7 @@ class Sample:
 class Checker:
     """Checks samples one by one against the types of a model's inputs, or else against the first sample."""
 
-    def __init__(
-        self, set_name: str, input_types: Sequence[InputType] | None, input_names: Sequence[str]
-    ) -> None:
+    def __init__(self, set_name: str, input_types: Sequence[InputType] | None, input_names: Sequence[str]) -> None:
         self._set_name = set_name
         self._types = None if input_types is None else tuple(input_types)
         self._is_model = input_types is not None
@@ -111,9 +109,7 @@ class Checker:
             return value
         fits = np.can_cast(value.dtype, wanted.dtype, "safe")
         if fits or _same_kind(value.dtype, wanted.dtype):
-            with np.errstate(
-                over="ignore"
-            ):  # too large for float32 gives inf, which is refused with its place
+            with np.errstate(over="ignore"):  # too large for float32 gives inf, which is refused with its place
                 cast = value.astype(wanted.dtype)
             if fits or value.dtype.kind == "f" or np.array_equal(cast, value):
                 return cast

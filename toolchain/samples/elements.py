@@ -62,9 +62,7 @@ def as_array(value: Any, where: str) -> NDArray[Any]:
     except Exception as error:  # what a foreign type raises on conversion is not ours to know
         raise SampleError(f"a sample is no array: {error}", where=where, hint=_NUMBERS) from error
     if array.dtype.kind not in "biuf":
-        raise SampleError(
-            f"a sample is no array of numbers but {_kind(value, array)}", where=where, hint=_NUMBERS
-        )
+        raise SampleError(f"a sample is no array of numbers but {_kind(value, array)}", where=where, hint=_NUMBERS)
     return array
 
 

@@ -123,9 +123,7 @@ def _rows_set(name: str, rows: Rows, judging: Rows | None, spec: CalibrationSpec
         wanted = (spec.calibration_count or min(len(rows), CALIBRATION_COUNT), 0)
         first, _ = split(rows, name, calibration_count=wanted[0], judging_count=wanted[1], seed=spec.seed)
         judged = spec.judging_count or min(len(judging), JUDGING_COUNT)
-        second, _ = split(
-            judging, f"{name} (judging)", calibration_count=judged, judging_count=0, seed=spec.seed
-        )
+        second, _ = split(judging, f"{name} (judging)", calibration_count=judged, judging_count=0, seed=spec.seed)
         parts = (first, second)
     return SampleSet(name=name, for_calibration=parts[0], for_judging=parts[1])
 
@@ -134,9 +132,7 @@ def _digits_set(name: str, source: DigitsSource, spec: CalibrationSpec) -> Sampl
     digits = load_digits()
     rows = ColumnRows((as_inputs(digits.images, source.mean, source.std),), digits.labels)
     calibration, _ = counts(len(digits.training), spec.calibration_count, 0, name, what="training digits")
-    judging, _ = counts(
-        len(digits.judging), spec.judging_count or JUDGING_COUNT, 0, name, what="digits to judge with"
-    )
+    judging, _ = counts(len(digits.judging), spec.judging_count or JUDGING_COUNT, 0, name, what="digits to judge with")
     chosen = np.random.default_rng(spec.seed).permutation(digits.training)[:calibration]
     return SampleSet(
         name=name,
@@ -161,16 +157,12 @@ def _photographs_set(name: str, source: PhotographsSource, spec: CalibrationSpec
     )
 
 
-def _image_rows(
-    name: str, folder: Path, source: ImagesSource, spec: CalibrationSpec
-) -> tuple[Rows, Rows | None]:
+def _image_rows(name: str, folder: Path, source: ImagesSource, spec: CalibrationSpec) -> tuple[Rows, Rows | None]:
     preprocess = spec.preprocess or Preprocess()
 
     def rows(inside: str) -> Rows:
         by_folder = source.labels == "folders"
-        return PictureRows(
-            find_pictures(folder / inside, label_by_folder=by_folder, set_name=name), preprocess
-        )
+        return PictureRows(find_pictures(folder / inside, label_by_folder=by_folder, set_name=name), preprocess)
 
     return rows(source.folder), rows(source.judging_folder) if source.judging_folder else None
 

@@ -122,9 +122,7 @@ def _member(path: Path, archive: zipfile.ZipFile, file_name: str) -> Member:
     with archive.open(file_name) as file:
         shape, by_columns, dtype = _read_header(file)
     if dtype.hasobject or dtype.kind not in "biuf":
-        raise _refusal(
-            path, f"holds {name!r} of dtype {dtype}, no array of numbers", "save arrays of numbers only"
-        )
+        raise _refusal(path, f"holds {name!r} of dtype {dtype}, no array of numbers", "save arrays of numbers only")
     if not shape:
         raise _refusal(path, f"holds {name!r} without dimensions", "save arrays (N, ...)")
     if by_columns and len(shape) > 1:
@@ -135,9 +133,7 @@ def _member(path: Path, archive: zipfile.ZipFile, file_name: str) -> Member:
 def _common_length(path: Path, members: Sequence[Member]) -> int:
     lengths = {member.name: member.shape[0] for member in members}
     if len(set(lengths.values())) > 1:
-        raise _refusal(
-            path, f"holds arrays of different numbers of samples: {lengths}", "save arrays with the same N"
-        )
+        raise _refusal(path, f"holds arrays of different numbers of samples: {lengths}", "save arrays with the same N")
     labels = [member for member in members if member.name in LABEL_KEYS]
     if any(len(m.shape) != 1 or m.dtype.kind not in "biu" for m in labels):
         raise _refusal(path, "holds labels that are no whole numbers (N,)", "save one class number a sample")

@@ -115,10 +115,7 @@ class CropRows:
             "calibration_files",
             "judging_files",
         }  # their content counts, and their order, as hashed here
-        yield (
-            self._preprocess.model_dump_json().encode()
-            + self._source.model_dump_json(exclude=exclude).encode()
-        )
+        yield (self._preprocess.model_dump_json().encode() + self._source.model_dump_json(exclude=exclude).encode())
         yield repr((self._seed, tuple(numbers))).encode()
         for path in self._paths:
             yield _file_hash(path)
@@ -138,10 +135,7 @@ def find_pictures(folder: Path, *, label_by_folder: bool, set_name: str) -> list
         )
     names = [path.relative_to(folder).as_posix() for path in visible]
     labels = _folder_labels(names, folder) if label_by_folder else {}
-    return [
-        Picture(path, name, labels.get(name.partition("/")[0]))
-        for path, name in zip(visible, names, strict=True)
-    ]
+    return [Picture(path, name, labels.get(name.partition("/")[0])) for path, name in zip(visible, names, strict=True)]
 
 
 def _folder_labels(names: Sequence[str], folder: Path) -> dict[str, int]:

@@ -197,9 +197,7 @@ def counts(
 ) -> tuple[int, int]:
     """Return how many samples calibrate and how many judge, given how many there are and were asked for."""
     if available == 0:
-        raise SampleError(
-            f"there are no {what}", where=f"sample set {name!r}", hint="check the source: it is empty"
-        )
+        raise SampleError(f"there are no {what}", where=f"sample set {name!r}", hint="check the source: it is empty")
     for part, asked in (("calibration", calibration), ("judging", judging)):
         if asked is not None and asked < (part == "calibration"):
             raise OptionError(f"{part}_count is {asked}", hint="give a positive number")

@@ -58,9 +58,7 @@ class PhotographsSource(_Table):
     calibration_files: Annotated[tuple[str, ...], Field(min_length=1)]
     judging_files: Annotated[tuple[str, ...], Field(min_length=1)]
     scale: tuple[Fraction, Fraction] = Field((0.25, 1.0), description="least and greatest part of the area")
-    aspect: tuple[PositiveFloat, PositiveFloat] = Field(
-        (0.75, 4 / 3), description="least and greatest width/height"
-    )
+    aspect: tuple[PositiveFloat, PositiveFloat] = Field((0.75, 4 / 3), description="least and greatest width/height")
     mirror: bool = Field(True, description="whether to mirror every second crop, by chance")
 
     @model_validator(mode="after")

@@ -119,9 +119,7 @@ def samples_from(
     if isinstance(values, SampleSet):
         return values.narrowed(calibration_count, judging_count).with_batch_size(batch_size)
     if judging is None:
-        wanted = (calibration_count or CALIBRATION_COUNT) + (
-            JUDGING_COUNT if judging_count is None else judging_count
-        )
+        wanted = (calibration_count or CALIBRATION_COUNT) + (JUDGING_COUNT if judging_count is None else judging_count)
         rows = _rows(values, name, wanted, batched, labelled)
         parts = split(rows, name, calibration_count=calibration_count, judging_count=judging_count, seed=seed)
         return SampleSet(name=name, for_calibration=parts[0], for_judging=parts[1], batch_size=batch_size)
@@ -133,9 +131,7 @@ def samples_from(
     )
 
 
-def _first(
-    values: Any, name: str, count: int | None, batched: bool | None, labelled: bool | None
-) -> Selection:
+def _first(values: Any, name: str, count: int | None, batched: bool | None, labelled: bool | None) -> Selection:
     """Select the first `count` of the values given for one part, or all of them (at most 1,000)."""
     rows = _rows(values, name, JUDGING_COUNT if count is None else count, batched, labelled)
     whole = Selection(rows, tuple(range(len(rows))))
@@ -168,10 +164,7 @@ def _is_columns_and_labels(values: Any, labelled: bool | None) -> bool:
 def _columns(values: Mapping[str, Any], name: str) -> ColumnRows:
     where = f"sample set {name!r}"
     element = read_element(values, where, batched=True, labelled=None)
-    lengths = {
-        key: len(array) if array.ndim else -1
-        for key, array in zip(element.names, element.arrays, strict=True)
-    }
+    lengths = {key: len(array) if array.ndim else -1 for key, array in zip(element.names, element.arrays, strict=True)}
     if element.label is not None:
         lengths["labels"] = len(element.label) if element.label.ndim == 1 else -1
     if len(set(lengths.values())) > 1 or -1 in lengths.values():

@@ -1,0 +1,1 @@
+"""The seven stages and the states that pass between them."""

@@ -15,7 +15,8 @@ from toolchain.stages.states import CalibratedModel, TracedModel
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Stage[TracedModel, CalibratedModel]):
-    """Minimum, maximum and channel means of every activation over `samples`; `histograms` adds what percentile ranges need.
+    """Minimum, maximum and channel means of every activation over `samples`; `histograms` adds what percentile
+    ranges need.
 
     Memory does not depend on the number of samples. Raises SampleError where a sample does not fit the model.
     """

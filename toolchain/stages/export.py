@@ -17,7 +17,8 @@ from toolchain.stages.states import ExportedModel, Model, QuantizedModel, Traced
 
 @dataclass(frozen=True, kw_only=True)
 class Export(Stage[Model, ExportedModel]):
-    """`model.onnx` and `model.tflite`, as `formats` asks; `float_files` adds `model.float.onnx` and `model.float.tflite`.
+    """`model.onnx` and `model.tflite`, as `formats` asks; `float_files` adds `model.float.onnx` and
+    `model.float.tflite`.
 
     A traced model gives only the float files. `in_out` chooses integer or float in- and outputs of the quantized files;
     `onnx_activations` is how the ONNX file stores the specification's int8 activations.

@@ -77,9 +77,7 @@ class Prune(Stage[TracedModel, TracedModel]):
         """What would go, why and what it saves; `print` it. Nothing is touched."""
         if self.kind == PruneKind.WEIGHTS:
             if model.structure.codebooks:
-                raise OrderError(
-                    "pruned weights would leave their codebooks", hint="put prune before cluster"
-                )
+                raise OrderError("pruned weights would leave their codebooks", hint="put prune before cluster")
             return plan_magnitude(model.graph, self.ratio, model.structure)
         batches = self._batches(model, progress) if self.importance in NEEDS_SAMPLES else None
         return plan_pruning(

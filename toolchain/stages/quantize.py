@@ -22,8 +22,8 @@ class RangeMethod(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Stage[CalibratedModel, QuantizedModel]):
-    """Static quantization after `scheme`. `percentile` is the share of values kept by the percentile method, in percent;
-    `correct_bias` takes the mean shift of rounded weights out of the biases.
+    """Static quantization after `scheme`. `percentile` is the share of values kept by the percentile method, in
+    percent; `correct_bias` takes the mean shift of rounded weights out of the biases.
 
     Raises UnsupportedError where an op has no integer kernel, OptionError where percentiles were not measured.
     """

@@ -21,10 +21,12 @@ Trainable = TypeVar("Trainable", TracedModel, QuantizedModel)
 
 @dataclass(frozen=True, kw_only=True)
 class Recover(Stage[Any, Any]):
-    """A few epochs of distillation on the calibration samples, labels not needed; masks, codebooks and the integer grid hold.
+    """A few epochs of distillation on the calibration samples, labels not needed; masks, codebooks and the integer
+    grid hold.
 
     A quantized model is trained through fake quantization, a traced one (after pruning, say) in float. Options as in
-    `compress.distill.Distillation`. The model comes back unchanged where training did not bring it nearer to the reference.
+    `compress.distill.Distillation`. The model comes back unchanged where training did not bring it nearer to the
+    reference.
     """
 
     name = "recover"

@@ -40,10 +40,8 @@ class Stage(Generic[Given, Made]):
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, (Enum, Path)):
+        return value.value if isinstance(value, Enum) else str(value)
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -71,8 +71,8 @@ class Model:
         return (*self.history, Record(stage.name, stage.options(), facts))
 
     def to_module(self) -> nn.Module:
-        """The model as a `torch.nn.Module` to look at or to train: parameters named as in the user's `state_dict`, masks and
-        codebooks held, and fake quantization where the state is quantized. `from_module` brings it back."""
+        """The model as a `torch.nn.Module` to look at or to train: parameters named as in the user's `state_dict`,
+        masks and codebooks held, and fake quantization where the state is quantized. `from_module` brings it back."""
         from toolchain.engine.module import GraphModule
 
         return GraphModule(self.graph, structure=self.structure)
@@ -82,7 +82,9 @@ class Model:
         from toolchain.engine.module import GraphModule
 
         if not isinstance(module, GraphModule) or not _same_form(module.graph, self.graph):
-            raise OptionError("the module was not made by this model's to_module()", hint="train model.to_module() itself")
+            raise OptionError(
+                "the module was not made by this model's to_module()", hint="train model.to_module() itself"
+            )
         changed = module.trained_constants()
         return replace(self, graph=self.graph.with_constants(changed), structure=module.trained_structure())
 

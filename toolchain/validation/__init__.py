@@ -1,0 +1,1 @@
+"""Exported files in their runtimes, against the float reference and against exact integers."""

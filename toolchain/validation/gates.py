@@ -1,68 +1,126 @@
-"""The target's gates, each turned into a line where it is missed."""
+"""The target's gates beside what was measured: a verdict each, and a line for everything that misses one.
+
+One table, `RULES`: the gate's name in the TOML, which way it bounds, what it is measured on, and how a miss is said.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from toolchain.targets import Gates
-from toolchain.validation.results import RuntimeResult, Validation
+from toolchain.validation.results import Agreement, Bound, RuntimeResult, Validation, Verdict
+
+Measured: TypeAlias = Iterable[tuple[float, str]]
+"""(figure, where it was measured), in evaluation order."""
 
 
-def missed_gates(found: Validation, gates: Gates) -> Validation:
-    """`found` with a line for each gate it misses."""
-    lines = [*_outputs(found, gates), *_agreements(found, gates), *_ops(found, gates)]
-    return replace(found, missed=tuple(lines))
+@dataclass(frozen=True)
+class Rule:
+    """One gate. `says` puts a figure and the bound that it misses in words."""
+
+    gate: str
+    bound: Bound
+    measure: Callable[[Validation], Measured]
+    says: Callable[[float, float], str]
+
+    def misses(self, figure: float, wanted: float) -> bool:
+        return figure > wanted if self.bound is Bound.AT_MOST else figure < wanted
 
 
-def first_diverging(found: Validation, gates: Gates) -> str | None:
-    """The first tensor, in evaluation order, whose op is further from its exact meaning than the gate allows."""
+def judge(found: Validation, gates: Gates) -> Validation:
+    """`found` with a verdict for each gate the target sets and a line for each miss."""
+    verdicts: list[Verdict] = []
+    missed: list[str] = []
+    for rule in RULES:
+        wanted = getattr(gates, rule.gate)
+        if wanted is not None:
+            measured = list(rule.measure(found))
+            verdicts.append(_verdict(rule, wanted, measured))
+            missed += _missed(rule, wanted, measured)
+    return replace(found, verdicts=tuple(verdicts), missed=tuple(missed))
+
+
+def _verdict(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Verdict:
+    if not measured:
+        return Verdict(rule.gate, rule.bound, wanted, None, None, None)
+    choose = max if rule.bound is Bound.AT_MOST else min
+    worst, where = choose(measured, key=lambda pair: pair[0])
+    return Verdict(rule.gate, rule.bound, wanted, worst, where, not rule.misses(worst, wanted))
+
+
+def _missed(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Iterator[str]:
+    failing = [(figure, where) for figure, where in measured if rule.misses(figure, wanted)]
+    if rule.gate == "op_steps":
+        # the first is where to look
+        failing = failing[:1]
+    for figure, where in failing:
+        yield f"{where}: {rule.says(figure, wanted)}"
+
+
+def _op_steps(found: Validation) -> Measured:
     for tensor in found.tensors:
         for runtime, steps in tensor.op_steps.items():
-            if steps > gates.op_steps:
-                return f"{tensor.name} ({tensor.op}, {tensor.source}) is off by {steps} steps in {runtime}"
-    return None
+            yield steps, f"first diverging tensor: {tensor.name} ({tensor.op}, {tensor.source}) in {runtime}"
 
 
-def _outputs(found: Validation, gates: Gates) -> Iterator[str]:
-    for result in found.runtimes:
-        where = f"{result.file} in {result.runtime}"
-        if result.max_error_steps is None:
-            if result.relative_error > gates.float_error:
-                yield f"{where}: error {result.relative_error:.2e} of the output's range, allowed {gates.float_error:.0e}"
-            continue
-        if gates.sqnr_db is not None and result.sqnr_db < gates.sqnr_db:
-            yield f"{where}: SQNR {result.sqnr_db:.1f} dB, wanted {gates.sqnr_db:.1f}"
-        if gates.cosine is not None and result.cosine < gates.cosine:
-            yield f"{where}: cosine {result.cosine:.5f}, wanted {gates.cosine}"
-        yield from _classes(found, result, gates, where)
+def _output_share(found: Validation) -> Measured:
+    return ((pair.share_within, _pair(pair)) for pair in found.agreements if pair.gated)
 
 
-def _classes(found: Validation, result: RuntimeResult, gates: Gates, where: str) -> Iterator[str]:
-    # a handful of samples says nothing about a share
-    enough = result.samples == found.samples
-    if enough and gates.same_class is not None and result.same_class is not None and result.same_class < gates.same_class:
-        yield f"{where}: same class as float on {result.same_class:.1%}, wanted {gates.same_class:.1%}"
-    if enough and gates.accuracy_drop is not None and result.score is not None and found.reference_score is not None:
-        drop = 100 * (found.reference_score - result.score)
-        if drop > gates.accuracy_drop:
-            yield f"{where}: {found.score_name} falls by {drop:.2f} points, allowed {gates.accuracy_drop}"
-
-
-def _agreements(found: Validation, gates: Gates) -> Iterator[str]:
+def _runtime_same_class(found: Validation) -> Measured:
     for pair in found.agreements:
-        where = f"{pair.first} and {pair.second}"
-        if pair.share_within < gates.output_share:
-            yield (
-                f"{where}: {pair.share_within:.2%} of the outputs within {gates.output_steps} steps of each other, "
-                f"wanted {gates.output_share:.0%}"
-            )
-        wanted = gates.runtime_same_class
-        if wanted is not None and pair.same_class is not None and pair.same_class < wanted and pair.samples == found.samples:
-            yield f"{where}: same class on {pair.same_class:.2%}, wanted {wanted:.1%}"
+        if pair.gated and pair.same_class is not None:
+            yield pair.same_class, _pair(pair)
 
 
-def _ops(found: Validation, gates: Gates) -> Iterator[str]:
-    first = first_diverging(found, gates)
-    if first is not None:
-        yield f"first diverging tensor: {first}"
+def _sqnr_db(found: Validation) -> Measured:
+    return ((result.sqnr_db, _place(result)) for result in _integer(found))
+
+
+def _cosine(found: Validation) -> Measured:
+    return ((result.cosine, _place(result)) for result in _integer(found))
+
+
+def _same_class(found: Validation) -> Measured:
+    for result in _integer(found):
+        # a runtime that saw only a handful of samples says nothing about a share
+        if result.same_class is not None and result.samples == found.samples:
+            yield result.same_class, _place(result)
+
+
+def _accuracy_drop(found: Validation) -> Measured:
+    for result in _integer(found):
+        if result.score is not None and found.reference_score is not None and result.samples == found.samples:
+            yield 100 * (found.reference_score - result.score), _place(result)
+
+
+def _float_error(found: Validation) -> Measured:
+    return ((r.relative_error, _place(r)) for r in found.runtimes if r.max_error_steps is None)
+
+
+def _integer(found: Validation) -> Iterator[RuntimeResult]:
+    return (result for result in found.runtimes if result.max_error_steps is not None)
+
+
+def _place(result: RuntimeResult) -> str:
+    return f"{result.file} in {result.runtime}"
+
+
+def _pair(pair: Agreement) -> str:
+    return f"{pair.first} and {pair.second}"
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("op_steps", Bound.AT_MOST, _op_steps, lambda x, w: f"off by {x:.0f} steps, allowed {w:.0f}"),
+    Rule("output_share", Bound.AT_LEAST, _output_share, lambda x, w: f"outputs agree on {x:.2%}, wanted {w:.0%}"),
+    Rule(
+        "runtime_same_class", Bound.AT_LEAST, _runtime_same_class, lambda x, w: f"one class on {x:.2%}, wanted {w:.1%}"
+    ),
+    Rule("sqnr_db", Bound.AT_LEAST, _sqnr_db, lambda x, w: f"SQNR {x:.1f} dB, wanted {w:.1f}"),
+    Rule("cosine", Bound.AT_LEAST, _cosine, lambda x, w: f"cosine {x:.5f}, wanted {w}"),
+    Rule("same_class", Bound.AT_LEAST, _same_class, lambda x, w: f"same class as float on {x:.1%}, wanted {w:.1%}"),
+    Rule("accuracy_drop", Bound.AT_MOST, _accuracy_drop, lambda x, w: f"falls by {x:.2f} points, allowed {w}"),
+    Rule("float_error", Bound.AT_MOST, _float_error, lambda x, w: f"error {x:.1e} of the range, allowed {w:.0e}"),
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class RuntimeResult:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two runtimes' integer outputs side by side."""
+    """Two runtimes' integer outputs side by side. `gated` says whether both are runtimes that devices deploy: reference
+    kernels round twice and stray over depth, so they are judged op by op only."""
 
     first: str
     second: str
@@ -31,6 +33,7 @@ class Agreement:
     max_steps: int
     share_within: float
     same_class: float | None
+    gated: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,29 @@ class TensorResult:
     op_steps: dict[str, int] = field(default_factory=dict)
 
 
+class Bound(StrEnum):
+    """Which way a gate bounds a figure."""
+
+    AT_LEAST = "at least"
+    AT_MOST = "at most"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One gate: what was wanted, the worst figure and where it was measured; None where nothing could be judged."""
+
+    gate: str
+    bound: Bound
+    wanted: float
+    measured: float | None
+    where: str | None
+    passed: bool | None
+
+
 @dataclass(frozen=True)
 class Validation:
-    """Everything measured, and each missed gate as a line. `reference_score` is the float model's; `notes` say what could
-    not be measured, and why."""
+    """Everything measured, the verdicts of the target's gates, and each miss as a line. `reference_score` is the
+    float model's; `notes` say what could not be measured, and why."""
 
     samples: int
     score_name: str | None
@@ -60,5 +82,6 @@ class Validation:
     runtimes: tuple[RuntimeResult, ...]
     agreements: tuple[Agreement, ...]
     tensors: tuple[TensorResult, ...]
-    missed: tuple[str, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    missed: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

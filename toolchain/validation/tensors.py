@@ -49,7 +49,8 @@ def compare_tensors(
 
 
 def op_steps(simulator: Simulator, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Largest difference in steps of each node's result from its exact meaning, for nodes whose tensors are all seen."""
+    """Largest difference in steps of each node's result from its exact meaning, for nodes whose tensors are all
+    seen."""
     model = simulator.model
     found = {}
     for node in model.graph.nodes:

@@ -22,7 +22,7 @@ from toolchain.samples import Batch, SampleSet
 from toolchain.stages.inputs import input_types
 from toolchain.stages.states import ExportedModel
 from toolchain.targets import Gates
-from toolchain.validation.gates import missed_gates
+from toolchain.validation.gates import judge as judge_gates
 from toolchain.validation.latency import median_latency_ms
 from toolchain.validation.metrics import Comparison, accuracy, is_classes
 from toolchain.validation.results import Agreement, RuntimeResult, TensorResult, Validation
@@ -81,7 +81,7 @@ def validate(
             _judge(track, batch, targets)
     judge = _Judge(metric, references, labels)
     quantized = model.quantized
-    few = [inputs for inputs in islice(_singles(checked), TENSOR_SAMPLES)]
+    few = list(islice(_singles(checked), TENSOR_SAMPLES))
     deployed = [track for track in tracks if isinstance(track.model, QuantizedGraph)]
     found = Validation(
         samples=sum(len(r[0]) for r in references),
@@ -90,10 +90,9 @@ def validate(
         runtimes=tuple(_runtime_result(track, judge) for track in tracks),
         agreements=_agreements(quantized, tracks, gates.output_steps),
         tensors=_tensors(quantized, deployed, few),
-        missed=(),
         notes=tuple(notes),
     )
-    return missed_gates(found, gates)
+    return judge_gates(found, gates)
 
 
 def raise_missed(validation: Validation) -> None:
@@ -258,4 +257,5 @@ def _agreement(model: QuantizedGraph, first: _Track, second: _Track, within: int
         worst,
         share,
         same / len(pairs) if classes and pairs else None,
+        gated=second.most_samples is None,
     )

@@ -52,9 +52,7 @@ def load_exported(path: Path) -> ExportedProgram:
     try:
         content = io.BytesIO(path.read_bytes())
     except OSError as error:
-        raise OptionError(
-            f"the model {path} cannot be read: {error.strerror}", hint="check the file"
-        ) from error
+        raise OptionError(f"the model {path} cannot be read: {error.strerror}", hint="check the file") from error
     try:
         refusal = _what_it_would_run(PT2ArchiveReader(content))
     except Exception as error:  # a damaged archive fails in the reader in any way there is

@@ -100,9 +100,7 @@ def train(digits: Digits, progress: Progress = SILENT) -> DigitNet:
         network = DigitNet().train()
         steps = EPOCHS * -(-len(images) // BATCH_SIZE)
         optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.02)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.2
-        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.2)
         batches = _shifted_batches(images, labels)
         for batch, wanted in progress.track(batches, description="training mnist", total=steps):
             loss = functional.cross_entropy(network(batch), wanted, label_smoothing=0.05)

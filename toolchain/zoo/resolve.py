@@ -20,9 +20,7 @@ from toolchain.zoo.archive import load_exported
 
 ModelSpec = str | Path | nn.Module | ExportedProgram | tuple[nn.Module | ExportedProgram, Any]
 
-_RETURNS: Final = (
-    "return an nn.Module, or (nn.Module, example inputs), the inputs tensors of the shapes to deploy"
-)
+_RETURNS: Final = "return an nn.Module, or (nn.Module, example inputs), the inputs tensors of the shapes to deploy"
 
 
 @dataclass(frozen=True)
@@ -88,9 +86,7 @@ def _from_value(value: Any, *, name: str | None, what: str) -> LoadedModel:
         return LoadedModel(name or "model", module, given)
     if not isinstance(module, nn.Module):
         if isinstance(value, type) and issubclass(value, nn.Module):
-            raise OptionError(
-                f"{what} the class {value.__name__}, not a module", hint="return an instance of it"
-            )
+            raise OptionError(f"{what} the class {value.__name__}, not a module", hint="return an instance of it")
         raise OptionError(f"{what} {_describe(value)}, not a model", hint=_RETURNS)
     examples = None if inputs is None else _as_inputs(inputs, what)
     return LoadedModel(name or type(module).__name__, module.eval(), examples)
@@ -124,7 +120,5 @@ def _unknown(text: str) -> OptionError:
             f"the model {text} is a pickle, and unpickling runs whatever code a file holds",
             hint="build the module in a function and name it package.module:function, or save a .pt2",
         )
-    hint = (
-        f"{did_you_mean(text, ZOO)}shipped: {', '.join(ZOO)}; or give package.module:function or a .pt2 file"
-    )
+    hint = f"{did_you_mean(text, ZOO)}shipped: {', '.join(ZOO)}; or give package.module:function or a .pt2 file"
     return OptionError(f"no model is called {text!r}", hint=hint)

@@ -1,0 +1,1 @@
+"""torch.export to the neutral graph: the ATen table, the builder, the tracer."""

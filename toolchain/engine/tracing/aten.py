@@ -169,7 +169,13 @@ def _window(
 
 
 def _max_pool2d(
-    b: GraphBuilder, x: str, kernel_size: Any, stride: Any = (), padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+    b: GraphBuilder,
+    x: str,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
 ) -> str:
     if _pair(dilation) != (1, 1):
         raise CannotLower("dilated pooling is not supported")

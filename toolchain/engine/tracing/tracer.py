@@ -32,8 +32,12 @@ def trace(model: nn.Module | ExportedProgram, example_inputs: Sequence[np.ndarra
     graph = fold_constants(lower(program))
     _check_weights_are_constant(graph)
     bad = [name for name, array in graph.constants.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    raise_collected(OptionError, "the model's weights are not finite:", [f"{name} holds NaN or infinity" for name in bad],
-                    hint="load a checkpoint of a training that converged")  # fmt: skip
+    raise_collected(
+        OptionError,
+        "the model's weights are not finite:",
+        [f"{name} holds NaN or infinity" for name in bad],
+        hint="load a checkpoint of a training that converged",
+    )
     return graph
 
 

@@ -64,9 +64,7 @@ class OnnxRunner:
     def tensors(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Every activation the file names: integers of the specification, or float32 where not quantized."""
         feeds = self._feeds(inputs)
-        visible = [
-            name for name in self._model.graph.activations if self._stored[name].name in self._elements
-        ]
+        visible = [name for name in self._model.graph.activations if self._stored[name].name in self._elements]
         wanted = [self._stored[name].name for name in visible if self._stored[name].name not in feeds]
         found = feeds | dict(zip(wanted, self._seeing_session.run(wanted, feeds), strict=True))
         return {name: self._unshifted(name, found[self._stored[name].name]) for name in visible}
@@ -96,9 +94,7 @@ class OnnxRunner:
             element = self._elements.get(tensor.name)
             if tensor.name not in shown and element is not None:
                 shape = self._model.graph.types[name].shape
-                proto.graph.output.append(
-                    helper.make_tensor_value_info(tensor.name, ELEMENT_TYPES[element], shape)
-                )
+                proto.graph.output.append(helper.make_tensor_value_info(tensor.name, ELEMENT_TYPES[element], shape))
         return self._load(proto.SerializeToString())
 
     def _load(self, content: bytes, optimized_path: Path | None = None) -> Any:
@@ -115,9 +111,7 @@ class OnnxRunner:
         values = self._model.graph.inputs
         if len(inputs) != len(values):
             raise SampleError(f"the model takes {len(values)} inputs, but {len(inputs)} were given")
-        return {
-            value.name: self._feed(value.name, array) for value, array in zip(values, inputs, strict=True)
-        }
+        return {value.name: self._feed(value.name, array) for value, array in zip(values, inputs, strict=True)}
 
     def _feed(self, name: str, array: np.ndarray) -> np.ndarray:
         tensor, shape = self._stored[name], self._model.graph.types[name].shape

@@ -141,17 +141,13 @@ class Scope:
             self.emit(op_type, reals, real, name=name, **attributes)
             self.quantize(real, result)
 
-    def emit(
-        self, op_type: str, inputs: Sequence[str], output: str, *, name: str = "", **attributes: Any
-    ) -> None:
+    def emit(self, op_type: str, inputs: Sequence[str], output: str, *, name: str = "", **attributes: Any) -> None:
         """Write one node as it is, named `name` or after its output."""
         unique = _claim(name or f"{output}/{op_type}", self._node_names)
         self.proto.node.append(helper.make_node(op_type, list(inputs), [output], name=unique, **attributes))
 
 
-def store_params(
-    model: QuantizedGraph, activation_dtype: DType, renamed: Mapping[str, str]
-) -> dict[str, Tensor]:
+def store_params(model: QuantizedGraph, activation_dtype: DType, renamed: Mapping[str, str]) -> dict[str, Tensor]:
     """The file's tensor for every tensor of `model`.
 
     Activations take `activation_dtype`, and so do constants of binary ops, whose kernels want both operands

@@ -51,6 +51,19 @@ def test_float_in_and_outputs_and_float_files(run, workspace, deploy_options):
     assert onnx.tensors[onnx.inputs[0]].dtype == "float32"
 
 
+def test_float_files_of_a_compressed_model_are_judged_by_their_own_graph(run, workspace, deploy_options):
+    (workspace / "loose.toml").write_text(
+        'description = "no gates but the exact ones"\ndevice = "cortex-a76"\n[recipes]\ndefault = []\n'
+    )
+    rows = ("trace", "prune", "calibrate", "quantize", "export")
+    recipe = "\n".join(f'[[recipe]]\nstage = "{s}"' + ("\nratio = 0.5" if s == "prune" else "") for s in rows)
+    (workspace / "r.toml").write_text(recipe)
+    outcome = run(*deploy_options, "--target", "loose.toml", "--recipe", "r.toml", "--float-files", "--json")
+    assert outcome.code == 0, outcome.err
+    errors = {r["file"]: r["relative_error"] for r in json.loads(outcome.out)["runtimes"]}
+    assert errors["model.float.onnx"] < 1e-4 < errors["model.onnx"]
+
+
 def test_npu_target_gets_one_fully_integer_tflite(run, workspace, deploy_options):
     outcome = run(*deploy_options, "--target", "ethos-u55")
     assert outcome.code == 0, outcome.err

@@ -1,0 +1,28 @@
+"""What a runtime really executes: an int8 file may still be computed in float, or by slow kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from toolchain.formats.onnx import OnnxRunner
+from toolchain.formats.tflite import TfliteRunner
+from toolchain.quantization import QuantizedGraph
+from toolchain.validation.tracks import Track
+
+_UNCOUNTED = frozenset({"RESHAPE", "DequantizeLinear", "QuantizeLinear"})
+"""What costs nothing wherever it runs, and the conversions around what is computed in float."""
+
+
+def execution_notes(tracks: Iterable[Track]) -> Iterator[str]:
+    """A line for each quantized file of which a runtime computes a part in float or outside its fast kernels."""
+    for track in tracks:
+        if not isinstance(track.model, QuantizedGraph) or track.most_samples is not None:
+            continue
+        if isinstance(track.runner, OnnxRunner) and (ops := _counted(track.runner.executed_float_ops())):
+            yield f"{track.file}: onnxruntime has no integer kernel here for {ops}: computed in float"
+        if isinstance(track.runner, TfliteRunner) and (ops := _counted(track.runner.undelegated_ops())):
+            yield f"{track.file}: XNNPACK leaves {ops} to the interpreter's slower kernels"
+
+
+def _counted(ops: Mapping[str, int]) -> str:
+    return ", ".join(name if n == 1 else f"{n} {name}" for name, n in ops.items() if name not in _UNCOUNTED)

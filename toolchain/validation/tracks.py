@@ -1,0 +1,116 @@
+"""One exported file in one runtime, gathering its outputs while samples stream by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from toolchain.errors import OptionError, UnsupportedError
+from toolchain.formats.artifact import Runner
+from toolchain.formats.onnx import OnnxRunner, read_onnx
+from toolchain.formats.tflite import TfliteRunner, read_tflite
+from toolchain.graph import DType, Graph
+from toolchain.quantization import QuantizedGraph, dequantize
+from toolchain.samples import Batch
+from toolchain.stages.states import ExportedModel
+from toolchain.validation.latency import median_latency_ms
+from toolchain.validation.metrics import Comparison
+from toolchain.validation.tensors import quantize_inputs
+
+REFERENCE_SAMPLES = 8
+"""Reference kernels are slow and only have to show the same integers: so many samples are enough."""
+
+
+@dataclass
+class Track:
+    """`file` as `runner` runs it. `most_samples` is set where the runtime only checks and is not what devices deploy.
+
+    A float file is to compute what the graph it was written from computes, a quantized one what the reference does.
+    """
+
+    file: str
+    runner: Runner
+    model: Graph | QuantizedGraph
+    takes_integers: bool
+    most_samples: int | None
+    comparison: Comparison
+    outputs: list[list[np.ndarray]] = field(default_factory=list)
+    latency_ms: float = 0.0
+
+    @property
+    def is_float(self) -> bool:
+        return not isinstance(self.model, QuantizedGraph)
+
+    def judge(self, batch: Batch, targets: Sequence[np.ndarray]) -> None:
+        """Run the samples of a batch one by one and compare each with the reference's outputs."""
+        for index, inputs in enumerate(single_samples(batch)):
+            if self.most_samples is not None and self.comparison.samples >= self.most_samples:
+                return
+            given = self._given(inputs)
+            if not self.outputs:
+                self.latency_ms = median_latency_ms(self.runner, given)
+            self.outputs.append(self.runner.run(given))
+            self.comparison.add(self.real(self.outputs[-1]), [target[index : index + 1] for target in targets])
+
+    def real(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Float values of outputs as the runtime gave them."""
+        if not isinstance(self.model, QuantizedGraph):
+            return list(outputs)
+        params = [self.model.params.get(name) for name in self.model.graph.outputs]
+        pairs = zip(outputs, params, strict=True)
+        return [o if p is None or o.dtype.kind == "f" else dequantize(o, p) for o, p in pairs]
+
+    def _given(self, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        if isinstance(self.model, QuantizedGraph) and self.takes_integers:
+            return quantize_inputs(self.model, inputs)
+        return inputs
+
+
+def make_tracks(model: ExportedModel, notes: list[str]) -> Iterator[Track]:
+    """One track for each file and runtime; a runtime that only checks is left out, with a note, where it cannot run."""
+    for file, content in model.files.items():
+        is_float = not model.params or ".float." in file
+        graph = model.graph if is_float else model.quantized
+        steps = None if is_float else [output_step(model.quantized, name) for name in model.graph.outputs]
+        integers = takes_integers(file, content)
+        for make, most in _runners(file, content, graph):
+            try:
+                yield Track(file, make(), graph, integers, most, Comparison(steps))
+            except UnsupportedError as error:
+                if most is None:
+                    raise
+                notes.append(f"{file}: not checked with reference kernels: {error.what}")
+
+
+def single_samples(batch: Batch) -> Iterator[tuple[np.ndarray, ...]]:
+    """The samples of a batch, each with a batch of 1."""
+    for index in range(len(batch)):
+        yield tuple(array[index : index + 1] for array in batch.inputs)
+
+
+def output_step(model: QuantizedGraph, name: str) -> float:
+    """The quantization step of an output; 1 where it is not quantized."""
+    return model.params[name].step if name in model.params else 1.0
+
+
+def takes_integers(file: str, content: bytes) -> bool:
+    """Whether a file's inputs are quantized integers."""
+    facts = read_onnx(content) if file.endswith(".onnx") else read_tflite(content)
+    return any(facts.tensors[name].dtype in (DType.INT8, DType.UINT8, DType.INT16) for name in facts.inputs)
+
+
+def _runners(
+    file: str, content: bytes, model: Graph | QuantizedGraph
+) -> Iterator[tuple[Callable[[], Runner], int | None]]:
+    """What loads the file in each runtime, and how many samples it is to run (None: all)."""
+    if file.endswith(".onnx"):
+        yield partial(OnnxRunner, content, model), None
+    elif file.endswith(".tflite"):
+        yield partial(TfliteRunner, content, kernels="xnnpack"), None
+        if isinstance(model, QuantizedGraph):
+            yield partial(TfliteRunner, content, kernels="reference"), REFERENCE_SAMPLES
+    else:
+        raise OptionError(f"{file} is neither .onnx nor .tflite")

@@ -208,6 +208,12 @@ class ExportedModel(QuantizedModel):
 
     files: Mapping[str, bytes]
 
+    def from_module(self, module: nn.Module) -> Self:
+        """Not for files that are written already: raises OptionError."""
+        raise OptionError(
+            "exported files cannot take new weights", hint="give them to the quantized model, export again"
+        )
+
     def write(self, folder: Path) -> list[Path]:
         """Write the files into the existing `folder`; paths in the order of `files`."""
         paths = [folder / name for name in self.files]

@@ -84,11 +84,11 @@ def test_other_samples_are_another_key(samples, module, tmp_path):
 
 
 def test_leftovers_of_a_dead_process_are_removed_those_of_a_living_one_are_not(tmp_path):
+    for name in (".999999999-x.unfinished", ".1-x.unfinished"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".999999999-y.unfinished").write_text("half a file")
     Store(tmp_path)
-    (tmp_path / "unfinished" / "999999999-x").mkdir()
-    (tmp_path / "unfinished" / "1-x").mkdir()
-    Store(tmp_path)
-    assert [p.name for p in (tmp_path / "unfinished").iterdir()] == ["1-x"]
+    assert [path.name for path in tmp_path.iterdir()] == [".1-x.unfinished"]
 
 
 def test_a_recipe_prints_back_as_it_was_read(samples):

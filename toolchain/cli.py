@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -182,11 +183,13 @@ def _tell_stages(err: Console, progress: RichProgress) -> tuple[Callable[[str], 
     running = ExitStack()
 
     def started(stage: str) -> None:
+        _INTERRUPTION.check()
         if not progress.moves:
             _note(err, f"{stage} ...")
         running.enter_context(progress.running(stage))
 
     def ended(run: StageRun) -> None:
+        _INTERRUPTION.check()
         running.close()
         _note(err, f"{run.stage} {'taken from the store' if run.resumed else f'{run.seconds:.1f} s'}")
 
@@ -209,8 +212,37 @@ def _options(pairs: list[str]) -> dict[str, Any]:
     return options
 
 
+class _Interruption:
+    """Ctrl-C. Where it hits the import of a native module it comes out as another error, or not at all: so it is
+    kept."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, *_: object) -> None:
+        self.asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+
+
+_INTERRUPTION = _Interruption()
+
+
 def main() -> None:
     """Entry point: runs the command line and leaves with the error tree's exit codes."""
+    signal.signal(signal.SIGINT, _INTERRUPTION)
+    try:
+        _run()
+    except BaseException:
+        if not _INTERRUPTION.asked:
+            raise
+        _fail("interrupted; finished stages are kept, the same command continues from them", INTERRUPTED)
+
+
+def _run() -> None:
     sys.path.insert(0, str(Path.cwd()))
     # torch's threads wait for each other by spinning, which on a busy machine keeps the one they wait for off the
     # processor (measured: 10 times slower); a short spin costs nothing on a quiet one
@@ -220,18 +252,16 @@ def main() -> None:
         sys.exit(code if isinstance(code, int) else 0)
     except ToolchainError as error:
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; finished stages are kept, the same command continues from them", INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
-    except typer.Abort:
-        _fail("interrupted", INTERRUPTED)
     except Exception as error:
         _fail_unexpected(error)
 
 
 def _fail(message: str, code: int) -> None:
+    if _INTERRUPTION.asked and code != INTERRUPTED:
+        raise KeyboardInterrupt
     Console(stderr=True).print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 

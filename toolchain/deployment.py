@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from toolchain.atomic import remove_leftovers, unfinished_file
 from toolchain.errors import DisagreementError, OptionError
 from toolchain.formats.artifact import Format, InOut
 from toolchain.formats.onnx import OnnxRunner, write_onnx
@@ -171,7 +172,8 @@ def _recipe(target: Target, recipe: str, target_name: str) -> tuple[tuple[dict[s
 def _writable(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
+        remove_leftovers(folder)
+        with tempfile.TemporaryFile(dir=folder):
             return folder
     except OSError as error:
         raise _cannot_write(folder, error) from error
@@ -229,20 +231,11 @@ def _publish(job: Job, made: ExportedModel, found: Validation, facts: dict[str, 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> tuple[Path, ...]:
     """Each file whole or not at all."""
-    paths = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}-", delete=False) as temporary:
-                try:
-                    temporary.write(content)
-                    temporary.flush()
-                    Path(temporary.name).chmod(0o644)
-                    Path(temporary.name).replace(folder / name)
-                except BaseException:
-                    Path(temporary.name).unlink(missing_ok=True)
-                    raise
-            paths.append(folder / name)
+            with unfinished_file(folder / name) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    return tuple(paths)
+    return tuple(folder / name for name in files)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from toolchain.atomic import unfinished_folder
 from toolchain.deployment import sized_batches, stage_options
 from toolchain.errors import OptionError, OrderError
 from toolchain.progress import Progress
@@ -59,12 +58,7 @@ def run_stage(
 
 def _save(made: Any, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
+    with unfinished_folder(out) as temporary:
         made.save(temporary)
         if isinstance(made, ExportedModel):
             made.write(temporary)
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from toolchain.atomic import remove_leftovers, unfinished_folder
 from toolchain.errors import OptionError
 from toolchain.stages.states import Model, load
 
@@ -25,12 +24,11 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self._unfinished = self.root / "unfinished"
         try:
-            self._unfinished.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.root)
         except OSError as error:
             raise _unwritable(self.root, error) from error
-        self._remove_leftovers()
 
     def load(self, key: str) -> Model | None:
         """The entry under `key`, or None where there is none (or a damaged one, after a warning)."""
@@ -50,40 +48,20 @@ class Store:
 
     def save(self, key: str, model: Model) -> None:
         """Write `model` under `key`; an entry already there stays."""
-        temporary = None
         try:
-            temporary = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._unfinished))
-            model.save(temporary)
-            (temporary / "digest").write_text(model.digest)
-            temporary.rename(self.root / key)
+            with unfinished_folder(self.root / key) as temporary:
+                model.save(temporary)
+                (temporary / "digest").write_text(model.digest)
         except OSError as error:
+            # another process may have finished the same stage first
             if not (self.root / key).is_dir():
                 raise _unwritable(self.root, error) from error
-        finally:
-            if temporary is not None:
-                shutil.rmtree(temporary, ignore_errors=True)
-
-    def _remove_leftovers(self) -> None:
-        for folder in self._unfinished.iterdir():
-            owner = folder.name.partition("-")[0]
-            if owner.isdigit() and not _is_alive(int(owner)):
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def entry_key(stage: str, version: int, options: Mapping[str, Any], input_digest: str) -> str:
     """Content address of a stage's result."""
     text = json.dumps([stage, version, options, input_digest], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _unwritable(folder: Path, error: OSError) -> OptionError:

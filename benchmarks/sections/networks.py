@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from toolchain.validation.tensors import compare_tensors, quantize_inputs
 SHIPPED = {"mnist": "mnist", "efficientnet_lite0": "photos"}
 IN_TESTS = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet18"}
 DEFINITIONS = ROOT / "tests" / "zoo" / "networks.py"
-CALIBRATION, SAMPLES, TENSOR_SAMPLES = 100, 200, 4
+CALIBRATION, TENSOR_SAMPLES = 100, 4
+SAMPLES, QUICK_SAMPLES = 400, 200
 MOST_STEPS, WITHIN, SHARE, SAME_CLASS = 1, 2, 0.99, 0.995
 FORBIDDEN = ("TRANSPOSE", "QUANTIZE", "DEQUANTIZE")
 _ROWS = (
@@ -34,6 +35,8 @@ _ROWS = (
     "TFLite: float tensors",
     "ONNX: float constants but scales",
     "ONNX: Clip, Relu",
+    "executed in float by onnxruntime here",
+    "left by XNNPACK to the interpreter",
     "worst step of an op: onnxruntime",
     "worst step of an op: LiteRT, XNNPACK",
     "worst step of an op: LiteRT, reference",
@@ -52,8 +55,28 @@ class Agreement:
     worst: int
 
 
+@dataclass(frozen=True)
+class Examined:
+    """One network's two files.
+
+    `leftovers`: what should not be in them, by name. `strays`: ops that onnxruntime executes in float on this machine,
+    and ops that XNNPACK leaves to the interpreter. `steps`: the worst step of an op in each of three runtimes.
+    """
+
+    leftovers: dict[str, int]
+    strays: tuple[int, int]
+    steps: tuple[int, ...]
+    agreement: Agreement
+
+    def column(self) -> list[str]:
+        counts = (*self.leftovers.values(), *self.strays, *self.steps)
+        found = self.agreement
+        return [*(str(count) for count in counts), f"{found.within:.2%}", f"{found.same_class:.2%}", str(found.worst)]
+
+
 def measure_section(shop: Workshop, quick: bool) -> Findings:
-    found = Findings("networks", f"four networks, runtimes compared on {SAMPLES} samples")
+    count = QUICK_SAMPLES if quick else SAMPLES
+    found = Findings("networks", f"four networks, runtimes compared on {count} samples")
     definitions = _definitions()
     columns: dict[str, list[str]] = {}
     for name in (*SHIPPED, *IN_TESTS):
@@ -61,10 +84,10 @@ def measure_section(shop: Workshop, quick: bool) -> Findings:
             found.told(name, "not found", f"in {DEFINITIONS.relative_to(ROOT)}")
             continue
         shop.say(f"{name} ...")
-        counts, steps, agreement = _examine(*_network(name, definitions), shop)
-        columns[name] = _column(counts, steps, agreement)
-        found.facts[name] = {"counts": counts, "op_steps": steps, "agreement": vars(agreement)}
-        _judge(found, name, counts, steps, agreement)
+        examined = _examine(*_network(name, definitions, count), shop)
+        columns[name] = examined.column()
+        found.facts[name] = asdict(examined)
+        _judge(found, name, examined)
     rows = tuple(zip(_ROWS, *columns.values(), strict=True))
     found.figures.append(Figures("int8 files as deployed", ("", *columns), rows))
     found.notes.append(f"steps: each op, fed the runtime's own integers, against torch's; {TENSOR_SAMPLES} samples")
@@ -79,13 +102,13 @@ def _definitions() -> Any:
     return importlib.import_module("tests.zoo.networks")
 
 
-def _network(name: str, definitions: Any) -> tuple[Any, SampleSet]:
+def _network(name: str, definitions: Any, count: int) -> tuple[Any, SampleSet]:
     """What `prepare` takes as a model, and samples of its own to calibrate and to judge with."""
     import torch
 
     if name in SHIPPED:
-        return name, load_samples(SHIPPED[name], calibration_count=CALIBRATION, judging_count=SAMPLES)
-    samples = photos(CALIBRATION, SAMPLES)
+        return name, load_samples(SHIPPED[name], calibration_count=CALIBRATION, judging_count=count)
+    samples = photos(CALIBRATION, count)
     crops = next(samples.calibration()).inputs[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -93,29 +116,30 @@ def _network(name: str, definitions: Any) -> tuple[Any, SampleSet]:
         return definitions.settled(getattr(definitions, IN_TESTS[name])(), crops), samples
 
 
-def _examine(module: Any, samples: SampleSet, shop: Workshop) -> tuple[dict[str, int], dict[str, int], Agreement]:
+def _examine(module: Any, samples: SampleSet, shop: Workshop) -> Examined:
     job = prepare(
         module,
         target="arm64",
         calibration=samples,
         out=shop.folder / "networks",
         recipe="default",
-        counts=(CALIBRATION, SAMPLES),
+        counts=(None, None),
         options={},
     )
     made = job.pipeline.run(job.model.module)
     assert isinstance(made, ExportedModel)
     model = made.quantized
     onnx_file, tflite_file = made.files["model.onnx"], made.files["model.tflite"]
-    runners: list[Runner] = [
-        OnnxRunner(onnx_file, model),
-        TfliteRunner(tflite_file),
-        TfliteRunner(tflite_file, kernels="reference"),
-    ]
+    onnx_runner, tflite_runner = OnnxRunner(onnx_file, model), TfliteRunner(tflite_file)
+    runners: list[Runner] = [onnx_runner, tflite_runner, TfliteRunner(tflite_file, kernels="reference")]
     images = [batch.inputs for batch in samples.with_batch_size(1).judging()]
     tensors = compare_tensors(model, runners, images[:TENSOR_SAMPLES])
-    steps = {r.name: max(t.op_steps.get(r.name, 0) for t in tensors) for r in runners}
-    return count_leftovers(tflite_file, onnx_file), steps, _agreement(model, runners[0], runners[1], images)
+    return Examined(
+        leftovers=count_leftovers(tflite_file, onnx_file),
+        strays=(sum(onnx_runner.executed_float_ops().values()), sum(tflite_runner.undelegated_ops().values())),
+        steps=tuple(max(t.op_steps.get(r.name, 0) for t in tensors) for r in runners),
+        agreement=_agreement(model, onnx_runner, tflite_runner, images),
+    )
 
 
 def count_leftovers(tflite_file: bytes, onnx_file: bytes) -> dict[str, int]:
@@ -152,13 +176,9 @@ def _agreement(model: QuantizedGraph, first: Runner, second: Runner, images: lis
     return Agreement(close / values, same / len(images), worst)
 
 
-def _column(counts: dict[str, int], steps: dict[str, int], agreement: Agreement) -> list[str]:
-    shares = [f"{agreement.within:.2%}", f"{agreement.same_class:.1%}", str(agreement.worst)]
-    return [*(str(count) for count in (*counts.values(), *steps.values())), *shares]
-
-
-def _judge(found: Findings, name: str, counts: dict[str, int], steps: dict[str, int], agreement: Agreement) -> None:
-    found.at_most(f"{name}: what should not be there", sum(counts.values()), 0, "{:d}")
-    found.at_most(f"{name}: worst step of an op", max(steps.values()), MOST_STEPS, "{:d}")
+def _judge(found: Findings, name: str, examined: Examined) -> None:
+    agreement = examined.agreement
+    found.at_most(f"{name}: what should not be there", sum(examined.leftovers.values()), 0, "{:d}")
+    found.at_most(f"{name}: worst step of an op", max(examined.steps), MOST_STEPS, "{:d}")
     found.at_least(f"{name}: runtimes within {WITHIN} steps", agreement.within, SHARE, "{:.2%}")
     found.at_least(f"{name}: runtimes give the same class", agreement.same_class, SAME_CLASS, "{:.2%}")

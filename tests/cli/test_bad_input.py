@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,15 +124,18 @@ def test_unwritable_output(run, workspace, deploy_options):
     refused(run(*deploy_options, "--store", "taken/x"), 2, "taken")
 
 
-@pytest.mark.parametrize("call", ["toolchain.deployment.Path.replace", "toolchain.store.Path.rename"])
-def test_full_disk(run, workspace, deploy_options, monkeypatch, call):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize("place", ["model.tflite", "store"])
+def test_full_disk(run, workspace, deploy_options, monkeypatch, place):
+    replace = Path.replace
 
-    monkeypatch.setattr(call, full)
+    def full(path, target):
+        if place in str(target):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", full)
     refused(run(*deploy_options), 2, "No space left", "free some space")
-    left = [*(workspace / "build/arm64").rglob("*.*"), *(workspace / "build/store/unfinished").iterdir()]
-    assert left == [], "nothing half-written stays"
+    assert not list(workspace.rglob("*.unfinished")) and not list(workspace.rglob("model.tflite"))
 
 
 def test_usage_errors_are_one_line(run):

@@ -194,16 +194,27 @@ def test_options_are_plain_json(row):
     assert set(options) == {field.name for field in fields(stage)}
 
 
-def test_to_module_and_back_changes_nothing(row):
+@pytest.fixture
+def trainable(row):
     *_, made = row
+    if isinstance(made, ExportedModel):
+        # the files are written: a module can be had of them, but nothing brought back
+        with pytest.raises(OptionError, match="exported files cannot take new weights"):
+            made.from_module(made.to_module())
+        pytest.skip("files are written")
+    return made
+
+
+def test_to_module_and_back_changes_nothing(trainable):
+    made = trainable
     module = made.to_module()
     assert isinstance(module, nn.Module)
     assert set(module.state_dict()) == set(made.graph.constants)
     assert made.from_module(module).digest == made.digest
 
 
-def test_trained_weights_come_back_and_the_rest_stays(row):
-    *_, made = row
+def test_trained_weights_come_back_and_the_rest_stays(trainable):
+    made = trainable
     module = made.to_module()
     with torch.no_grad():
         for parameter in module.parameters():
@@ -218,8 +229,8 @@ def test_trained_weights_come_back_and_the_rest_stays(row):
             np.testing.assert_allclose(array, 1.5 * made.graph.constants[name], rtol=1e-6)
 
 
-def test_a_foreign_module_is_refused(row):
-    *_, made = row
+def test_a_foreign_module_is_refused(trainable):
+    made = trainable
     for foreign in (make_module(), GraphModule(run([make_trace(), Prune(ratio=0.75)]).graph)):
         with pytest.raises(OptionError, match="not made by this model") as found:
             made.from_module(foreign)

@@ -53,8 +53,8 @@ def _verdict(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Ve
 def _missed(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Iterator[str]:
     failing = [(figure, where) for figure, where in measured if rule.misses(figure, wanted)]
     if rule.gate == "op_steps":
-        # the first is where to look
-        failing = failing[:1]
+        # the first in evaluation order is where to look
+        failing = [(figure, f"first diverging tensor: {where}") for figure, where in failing[:1]]
     for figure, where in failing:
         yield f"{where}: {rule.says(figure, wanted)}"
 
@@ -62,7 +62,7 @@ def _missed(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Ite
 def _op_steps(found: Validation) -> Measured:
     for tensor in found.tensors:
         for runtime, steps in tensor.op_steps.items():
-            yield steps, f"first diverging tensor: {tensor.name} ({tensor.op}, {tensor.source}) in {runtime}"
+            yield steps, f"{tensor.name} ({tensor.op}, {tensor.source}) in {runtime}"
 
 
 def _output_share(found: Validation) -> Measured:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from toolchain.atomic import remove_leftovers, unfinished_file
 from toolchain.progress import SILENT, Progress
 from toolchain.samples.digits import Digits, as_inputs, load_digits
 
@@ -167,16 +167,10 @@ def _read(path: Path) -> DigitNet | None:
 
 
 def _write(network: nn.Module, path: Path) -> None:
-    """Write under a temporary name, then rename: no reader ever sees half a file."""
-    temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-        os.close(handle)
-        save_file(network.state_dict(), temporary)
-        Path(temporary).replace(path)
+        remove_leftovers(path.parent)
+        with unfinished_file(path) as temporary:
+            save_file(network.state_dict(), temporary)
     except (OSError, SafetensorError) as error:
         warnings.warn(f"the trained network could not be kept in {path.parent}: {error}", stacklevel=3)
-    finally:
-        if temporary is not None:  # still there after an error or Ctrl-C only
-            Path(temporary).unlink(missing_ok=True)

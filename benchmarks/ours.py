@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,7 @@ def _ended(job: Job, account: Account) -> Callable[[StageRun], None]:
 
 def main() -> None:
     account = Account()
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as toolchain.cli does
     arguments = arguments_of()
     run(arguments, account)
     text = json.dumps(account.totals(), indent=2) + "\n"

@@ -73,6 +73,15 @@ def test_readme_python_runs(block, tmp_path, monkeypatch):
         assert shapes == {"0.weight": (10, 10), "0.bias": (10,), "2.weight": (10, 10), "2.bias": (10,)}
 
 
+def test_readme_lists_the_supported_ops():
+    from toolchain.engine.tracing.aten import ATEN_RULES, IDENTITIES, RESHAPES
+
+    block = re.search(r"<!-- supported ops.*?-->(.*?),", README, re.DOTALL)
+    assert block is not None
+    internal = {"_to_copy", "_unsafe_view", "alias", "lift_fresh_copy"}  # what torch.export makes of other ops
+    assert block[1].split() == sorted({*ATEN_RULES, *RESHAPES, *IDENTITIES} - internal)
+
+
 def test_readme_names_every_variable_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     variables = set(re.findall(r"\$\((?:if \$\()?([A-Z_]+)\)", makefile)) - {

@@ -39,6 +39,7 @@ def both_formats_hold(graph: Graph) -> None:
     assert check_onnx(onnx, model) == [] and check_tflite(tflite, model) == []
     runners = [OnnxRunner(onnx, model), TfliteRunner(tflite), TfliteRunner(tflite, kernels="reference")]
     for tensor in compare_tensors(model, runners, [inputs]):
+        assert tensor.name in graph.input_names or set(tensor.op_steps) == {runner.name for runner in runners}
         assert all(steps <= 1 for steps in tensor.op_steps.values()), tensor
 
 

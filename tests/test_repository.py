@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import toolchain
-from toolchain.deployment import stage_options
+from toolchain.job import stage_options
 from toolchain.knowledge import find_shipped, load_toml, shipped_names
 from toolchain.profiles import load_profile
 from toolchain.recipe import STAGES, make_pipeline
@@ -71,6 +71,12 @@ def test_readme_python_runs(block, tmp_path, monkeypatch):
     if "pruned" in names:
         shapes = {name: array.shape for name, array in names["pruned"].graph.constants.items()}
         assert shapes == {"0.weight": (10, 10), "0.bias": (10,), "2.weight": (10, 10), "2.bias": (10,)}
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
+def test_readme_toml_loads(block, tmp_path):
+    (tmp_path / "samples.toml").write_text(block)
+    load_toml(tmp_path / "samples.toml", CalibrationSpec)
 
 
 def test_readme_lists_the_supported_ops():

@@ -170,10 +170,10 @@ def test_an_unknown_name_offers_the_nearest() -> None:
 # --- values and functions ----------------------------------------------------------------------------------
 
 
-def test_a_module_is_put_in_eval_mode() -> None:
+def test_a_module_stays_in_the_mode_it_was_in() -> None:
     small = Small().train()
     assert load_model(small) == LoadedModel("Small", small, None, None)
-    assert not small.training
+    assert small.training
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_function_of_ones_own(users: str) -> None:
     model = load_model(f"{users}:build")
-    assert (model.name, type(model.module), model.example_inputs) == ("build", nn.Linear, None)
+    assert (model.name, type(model.module), model.example_inputs) == (f"{users}.build", nn.Linear, None)
     assert [value.shape for value in load_model(f"{users}:with_inputs").example_inputs or ()] == [(2, 4)]
     error = refused(lambda: load_model(f"{users}:weights"))
     assert error.what.startswith(f"{users}:weights returned a OrderedDict") or "dict of 2 entries" in error.what

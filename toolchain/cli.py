@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -129,7 +130,8 @@ def stage(
     else:
         typer.echo(f"{name}: {out}")
         for key, value in facts.items():
-            typer.echo(f"  {key}: {json.dumps(value)}")
+            text = json.dumps(value)
+            typer.echo(f"  {key}: {text if len(text) <= 100 else f'{len(value)} entries (--json shows them)'}")
 
 
 @app.command()
@@ -243,12 +245,12 @@ def main() -> None:
 
 
 def _run() -> None:
-    sys.path.insert(0, str(Path.cwd()))
     # torch's threads wait for each other by spinning, which on a busy machine keeps the one they wait for off the
     # processor (measured: 10 times slower); a short spin costs nothing on a quiet one
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         code = app(standalone_mode=False)
+        gc.freeze()  # nothing is left to collect but torch's modules, which takes a second
         sys.exit(code if isinstance(code, int) else 0)
     except ToolchainError as error:
         _fail(str(error), error.exit_code)

@@ -75,7 +75,7 @@ def call_user_function(function: Callable[..., Any], *arguments: Any, what: str,
 def _import_module(name: str, what: str) -> ModuleType:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # last: a file of the user's never takes a library's place
     importlib.invalidate_caches()  # a file written since the last import would go unseen
     try:
         return importlib.import_module(name)

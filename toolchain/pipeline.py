@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from toolchain.errors import OrderError
 from toolchain.progress import SILENT, Progress
-from toolchain.stages.stage import Stage
-from toolchain.stages.states import Model, TorchModel
+from toolchain.stages.stage import Stage, state_names, state_of
+from toolchain.stages.states import Model
 from toolchain.store import Store, entry_key
 
 AnyStage: TypeAlias = Stage[Any, Any]
@@ -35,14 +35,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         if not self.stages:
             raise OrderError("a pipeline needs at least one stage")
-        state = self.stages[0].takes[0]
+        states = set(self.stages[0].takes)
         for before, stage in zip(self.stages, self.stages[1:], strict=False):
-            state = before.result_of(state)
-            if state not in stage.takes:
-                raise OrderError(
-                    f"{stage.name} takes {_names(stage.takes)}, but {before.name} gives a {state.__name__}",
-                    hint=f"move {stage.name} to where the row holds {_names(stage.takes)}",
-                )
+            states = _passed_on(before, stage, states)
 
     def run(
         self,
@@ -67,9 +62,13 @@ class Pipeline:
         return result
 
     def _check_start(self, model: Any) -> None:
-        first = self.stages[0]
-        if TorchModel not in first.takes and type(model) not in first.takes:
-            raise OrderError(f"{first.name} takes {_names(first.takes)}, not a {type(model).__name__}")
+        """Raises OrderError where the row, fit for one of the states its first stage takes, is not for this one."""
+        first, state = self.stages[0], state_of(model)
+        if state not in first.takes:
+            raise OrderError(f"{first.name} takes {state_names(first.takes)}, not a {state.__name__}")
+        states = {state}
+        for before, stage in zip(self.stages, self.stages[1:], strict=False):
+            states = _passed_on(before, stage, states)
 
     @staticmethod
     def _step(stage: AnyStage, model: Any, store: Store | None, progress: Progress) -> tuple[Model, bool]:
@@ -80,7 +79,7 @@ class Pipeline:
             made = stage(model, progress=progress)
             store.save(made.digest, made)
             return made, False
-        key = entry_key(stage.name, stage.version, stage.options(), model.digest)
+        key = entry_key(stage.name, stage.options(), model.digest)
         found = store.load(key)
         if found is not None:
             return found, True
@@ -89,5 +88,14 @@ class Pipeline:
         return made, False
 
 
-def _names(states: tuple[type, ...]) -> str:
-    return " or ".join(f"a {state.__name__}" for state in states)
+def _passed_on(before: AnyStage, stage: AnyStage, states: set[type]) -> set[type]:
+    """What reaches `stage` of the `states` that `before` may be given. Raises OrderError where that is nothing."""
+    given = {before.result_of(state) for state in states}
+    fit = given & set(stage.takes)
+    if not fit:
+        found = min(given, key=lambda state: state.__name__)
+        raise OrderError(
+            f"{stage.name} takes {state_names(stage.takes)}, but {before.name} gives a {found.__name__}",
+            hint=f"move {stage.name} to where the row holds {state_names(stage.takes)}",
+        )
+    return fit

@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolchain.errors import UnsupportedError, raise_collected
+from toolchain.errors import BudgetError, UnsupportedError, raise_collected
 from toolchain.graph import DType, Graph, Op
+from toolchain.graph.cost import peak_activation_bytes
 from toolchain.knowledge import find_shipped, load_toml
 from toolchain.quantization import Granularity, Scheme
 
@@ -44,7 +45,7 @@ class Compute(Table):
 class SchemeTable(Table):
     """Quantization the device asks for (see `toolchain.quantization.Scheme`)."""
 
-    activation_dtype: Literal["int8", "int16"] = "int8"
+    activation_dtype: Literal["int8"] = "int8"
     activation_symmetric: bool = False
     weight_dtype: Literal["int8"] = "int8"
     weight_granularity: Granularity = Granularity.PER_CHANNEL
@@ -55,8 +56,7 @@ class Execution(Table):
     """What the device can run. `ops` absent means every op of the graph."""
 
     float_ops: bool = True
-    dynamic_shapes: bool = False
-    ops: frozenset[Op] | None = None
+    ops: tuple[Op, ...] | None = None
     instead: dict[Op, str] = Field({}, description="what to write instead of an op the device lacks")
 
 
@@ -103,6 +103,26 @@ class DeviceProfile(Table):
 def load_profile(name: str | Path) -> DeviceProfile:
     """A shipped profile by name, or a user's own file. Raises OptionError or ProfileError."""
     return load_toml(find_shipped("device_profiles", name), DeviceProfile)
+
+
+def check_ram(graph: Graph, profile: DeviceProfile, device: str) -> None:
+    """Raises BudgetError where the int8 activations alive at once, and nothing else, are more than the device's RAM."""
+    needed, offered = peak_activation_bytes(graph, 1), profile.memory.ram_kib
+    if offered is not None and needed > offered * 1024:
+        raise BudgetError(
+            f"the model needs {needed:,} bytes of activations at once, {device} has {offered * 1024:,} bytes of RAM",
+            hint="use a smaller input or fewer channels in the first layers",
+        )
+
+
+def check_flash(file: str, size: int, profile: DeviceProfile, device: str) -> None:
+    """Raises BudgetError where a file is larger than the device's flash."""
+    offered = profile.memory.flash_kib
+    if offered is not None and size > offered * 1024:
+        raise BudgetError(
+            f"{file} has {size:,} bytes, {device} has {offered * 1024:,} bytes of flash",
+            hint="prune the model, or choose a smaller one",
+        )
 
 
 def check_ops(graph: Graph, profile: DeviceProfile, device: str) -> None:

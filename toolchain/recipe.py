@@ -9,6 +9,7 @@ What a recipe does not say comes from the deployment: samples, the device's sche
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
@@ -33,16 +34,34 @@ STAGES: dict[str, type[AnyStage]] = {
 """The one table of stages, in the order they usually run."""
 
 
-def make_pipeline(tables: Sequence[Mapping[str, Any]], given: Mapping[str, Any], *, where: str) -> Pipeline:
-    """The pipeline that `tables` describe; `given` fills the options a table does not name.
+_BY_KEY = "add it to the stage's table, or with toolchain stage: --set KEY=VALUE"
+_HOW_TO_GIVE = {"samples": "give --calibration (-c): a name, a TOML, an .npz, a folder or package.module:function"}
+
+_FROM_DEPLOYMENT = frozenset({"samples", "example_inputs", "scheme"})
+"""Options that no TOML can say."""
+
+
+def make_pipeline(
+    tables: Sequence[Mapping[str, Any]],
+    given: Mapping[str, Any],
+    *,
+    where: str,
+    overriding: Mapping[str, Any] | None = None,
+) -> Pipeline:
+    """The pipeline that `tables` describe; `given` fills the options a table does not name, `overriding` wins over it.
 
     Raises ProfileError carrying `where` and the key, OrderError for a row that cannot run.
     """
-    return Pipeline(tuple(make_stage(t, given, where=f"{where}[{i}]") for i, t in enumerate(tables)))
+    if any(table.get("ranges") == "percentile" for table in tables):
+        given = {"histograms": True, **given}  # what percentile ranges are read from
+    places = [(table, f"{where}[{index}]") for index, table in enumerate(tables)]
+    return Pipeline(tuple(make_stage(table, given, where=at, overriding=overriding) for table, at in places))
 
 
-def make_stage(table: Mapping[str, Any], given: Mapping[str, Any], *, where: str) -> AnyStage:
-    """One stage from its table."""
+def make_stage(
+    table: Mapping[str, Any], given: Mapping[str, Any], *, where: str, overriding: Mapping[str, Any] | None = None
+) -> AnyStage:
+    """One stage from its table; errors and the rest as in `make_pipeline`."""
     name = table.get("stage")
     if name not in STAGES:
         hint = f"{did_you_mean(str(name), STAGES)}stages: {', '.join(STAGES)}"
@@ -55,10 +74,15 @@ def make_stage(table: Mapping[str, Any], given: Mapping[str, Any], *, where: str
         raise ProfileError(f"{where}.{unknown[0]}: unknown key", hint=f"{near}{name} knows: {', '.join(known)}")
     options = {key: given[key] for key in known if key in given}
     hints = get_type_hints(kind)
-    options |= {key: _parsed(hints[key], table[key], f"{where}.{key}") for key in known if key in table}
+    for key in known:
+        if key in table and key in _FROM_DEPLOYMENT:
+            raise ProfileError(f"{where}.{key}: comes from the deployment, not from a recipe", hint="leave it out")
+        if key in table:
+            options[key] = _parsed(hints[key], table[key], f"{where}.{key}")
+    options |= {key: value for key, value in (overriding or {}).items() if key in known}
     missing = [key for key, f in known.items() if key not in options and _required(f)]
     if missing:
-        raise ProfileError(f"{where}.{missing[0]}: this key is missing")
+        raise ProfileError(f"{where}.{missing[0]}: this key is missing", hint=_HOW_TO_GIVE.get(missing[0], _BY_KEY))
     try:
         return kind(**options)
     except OptionError as error:
@@ -86,7 +110,8 @@ def load_recipe(path: str | Path) -> tuple[dict[str, Any], ...]:
 
 def _parsed(annotation: Any, value: Any, where: str) -> Any:
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        # JSON's strictness is TOML's: a list is a tuple and 1 is a float, but the text "1" is no number
+        return TypeAdapter(annotation).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         message = error.errors()[0]["msg"]
         raise ProfileError(f"{where}: {message}, found {value!r}", hint="mend that key") from error

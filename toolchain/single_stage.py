@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.atomic import unfinished_folder
-from toolchain.deployment import sized_batches, stage_options
-from toolchain.errors import OptionError, OrderError
+from toolchain.errors import OptionError
+from toolchain.job import sized_batches, stage_options
 from toolchain.progress import Progress
 from toolchain.recipe import make_stage
 from toolchain.samples import load_samples
-from toolchain.stages.states import ExportedModel, TorchModel, load
+from toolchain.stages.states import ExportedModel, load
 from toolchain.targets import load_target
 from toolchain.zoo.resolve import load_model
 
@@ -46,11 +46,6 @@ def run_stage(
     stage = make_stage({"stage": name, **options}, given, where="stage")
     if model is None:
         model = load(Path(source))
-        if type(model) not in stage.takes:
-            wanted = " or ".join(f"a {kind.__name__}" for kind in stage.takes)
-            raise OrderError(f"{name} takes {wanted}, but {source} holds a {type(model).__name__}")
-    elif TorchModel not in stage.takes:
-        raise OrderError(f"{name} does not take a torch model")
     made = stage(model, progress=progress)
     _save(made, out)
     return dict(made.history[-1].facts)

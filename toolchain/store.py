@@ -11,6 +11,8 @@ import json
 import shutil
 import warnings
 from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ class Store:
             if model.digest == (folder / "digest").read_text():
                 return model
             reason = "its content has changed"
-        except (OptionError, OSError) as error:
+        except (OptionError, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
         warnings.warn(f"stored stage {key[:12]} is damaged ({reason}) and is made again", stacklevel=2)
         shutil.rmtree(folder, ignore_errors=True)
@@ -48,6 +50,8 @@ class Store:
 
     def save(self, key: str, model: Model) -> None:
         """Write `model` under `key`; an entry already there stays."""
+        if (self.root / key).is_dir():
+            return
         try:
             with unfinished_folder(self.root / key) as temporary:
                 model.save(temporary)
@@ -58,10 +62,22 @@ class Store:
                 raise _unwritable(self.root, error) from error
 
 
-def entry_key(stage: str, version: int, options: Mapping[str, Any], input_digest: str) -> str:
-    """Content address of a stage's result."""
-    text = json.dumps([stage, version, options, input_digest], sort_keys=True)
+def entry_key(stage: str, options: Mapping[str, Any], input_digest: str) -> str:
+    """Content address of a stage's result: what it was made from, how, and by which code."""
+    text = json.dumps([stage, options, input_digest, code_digest()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def code_digest() -> str:
+    """sha256 over the toolchain's own source and the versions of the libraries that compute."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    for name in ("torch", "numpy", "onnx", "flatbuffers"):
+        digest.update(metadata.version(name).encode())
+    return digest.hexdigest()
 
 
 def _unwritable(folder: Path, error: OSError) -> OptionError:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from toolchain.errors import OptionError, ProfileError
 from toolchain.knowledge import find_shipped, load_toml
 from toolchain.profiles import DeviceProfile, Table, load_profile
 
@@ -56,4 +57,7 @@ def load_target(name: str | Path) -> tuple[Target, DeviceProfile]:
     path = find_shipped("targets", name)
     target = load_toml(path, Target)
     beside = path.parent / target.device
-    return target, load_profile(beside if beside.is_file() else target.device)
+    try:
+        return target, load_profile(beside if beside.is_file() else target.device)
+    except OptionError as error:
+        raise ProfileError(f"{path}: device: {error.what}", hint=error.hint) from error

@@ -14,7 +14,7 @@ from toolchain.formats.tflite import read_tflite
 def test_deploy_writes_checked_files_and_says_where(run, workspace, deploy_options):
     outcome = run(*deploy_options)
     assert outcome.code == 0, outcome.err
-    folder = workspace / "build/arm64/net"
+    folder = workspace / "build/arm64/user_models.net"
     assert {p.name for p in folder.iterdir()} == {"model.onnx", "model.tflite", "report.json", "report.html"}
     assert "model.tflite" in outcome.out and "prune" in outcome.out, "paths, and why stages were left out"
     facts = json.loads((folder / "report.json").read_text())
@@ -24,7 +24,7 @@ def test_deploy_writes_checked_files_and_says_where(run, workspace, deploy_optio
 
 
 def test_the_same_command_again_gives_the_same_bytes(run, workspace, deploy_options):
-    folder = workspace / "build/arm64/net"
+    folder = workspace / "build/arm64/user_models.net"
     assert run(*deploy_options, "--store", "first").code == 0
     first = {name: (folder / name).read_bytes() for name in ("model.onnx", "model.tflite")}
     assert run(*deploy_options, "--store", "second").code == 0
@@ -67,7 +67,7 @@ def test_float_files_of_a_compressed_model_are_judged_by_their_own_graph(run, wo
 def test_npu_target_gets_one_fully_integer_tflite(run, workspace, deploy_options):
     outcome = run(*deploy_options, "--target", "ethos-u55")
     assert outcome.code == 0, outcome.err
-    folder = workspace / "build/ethos-u55/net"
+    folder = workspace / "build/ethos-u55/user_models.net"
     assert not (folder / "model.onnx").exists()
     facts = read_tflite((folder / "model.tflite").read_bytes())
     assert not {"QUANTIZE", "DEQUANTIZE", "TRANSPOSE"} & set(facts.ops)
@@ -78,10 +78,59 @@ def test_npu_target_gets_one_fully_integer_tflite(run, workspace, deploy_options
 def test_recipe_of_all_seven_stages(run, workspace, deploy_options, target):
     outcome = run(*deploy_options, "--target", target, "--recipe", "all", "--json")
     facts = json.loads(
-        outcome.out if outcome.code == 0 else (workspace / f"build/{target}/net/refused/report.json").read_text()
+        outcome.out
+        if outcome.code == 0
+        else (workspace / f"build/{target}/user_models.net/refused/report.json").read_text()
     )
     stages = {stage["name"] for stage in facts["stages"]}
     assert stages == {"trace", "prune", "cluster", "calibrate", "quantize", "recover", "export"}
+
+
+def test_the_same_bytes_on_any_number_of_cores(run, workspace, deploy_options):
+    import torch
+
+    files = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        assert run(*deploy_options, "--store", f"store{threads}", "--recipe", "default").code == 0
+        files.append((workspace / "build/arm64/user_models.net/model.tflite").read_bytes())
+    torch.set_num_threads(1)
+    assert files[0] == files[1]
+
+
+def test_what_an_earlier_deployment_left_goes_when_another_takes_its_place(run, workspace, deploy_options):
+    folder = workspace / "mine"
+    assert run(*deploy_options, "--out", "mine").code == 0
+    (folder / "refused").mkdir()
+    (folder / "notes.txt").write_text("the user's own")
+    assert run(*deploy_options, "--out", "mine", "--target", "ethos-u55").code == 0
+    assert {path.name for path in folder.iterdir()} == {"model.tflite", "report.html", "report.json", "notes.txt"}
+
+
+def test_a_refused_deployment_leaves_the_earlier_one_alone(run, workspace, deploy_options):
+    assert run(*deploy_options, "--out", "mine").code == 0
+    before = (workspace / "mine/model.tflite").read_bytes()
+    strict = (workspace / "strict.toml", 'description = "x"\ndevice = "cortex-a76"\n[gates]\nsqnr_db = 99.0\n')
+    rows = "".join(f'[[recipes.default]]\nstage = "{s}"\n' for s in ("trace", "calibrate", "quantize", "export"))
+    strict[0].write_text(strict[1] + rows)
+    assert run(*deploy_options, "--out", "mine", "--target", "strict.toml").code == 7
+    assert (workspace / "mine/model.tflite").read_bytes() == before
+
+
+def test_npu_refuses_float(run, deploy_options):
+    outcome = run(*deploy_options, "--target", "ethos-u55", "--in-out", "float")
+    assert outcome.code == 5 and "float" in outcome.err
+
+
+def test_a_device_too_small_says_what_is_needed_and_what_there_is(run, workspace, deploy_options):
+    (workspace / "tiny.toml").write_text(
+        'description = "tiny"\nsource = "made up"\nkind = "mcu"\n[compute]\nisa = "none"\n'
+        "[memory]\nram_kib = 64\nflash_kib = 1\n"
+    )
+    rows = "".join(f'[[recipes.default]]\nstage = "{s}"\n' for s in ("trace", "calibrate", "quantize", "export"))
+    (workspace / "board.toml").write_text(f'description = "b"\ndevice = "tiny.toml"\n{rows}')
+    outcome = run(*deploy_options, "--target", "board.toml")
+    assert outcome.code == 6 and "1,024 bytes of flash" in outcome.err
 
 
 def test_metric_of_the_users(run, deploy_options):
@@ -92,7 +141,7 @@ def test_metric_of_the_users(run, deploy_options):
 
 def test_stages_one_by_one_give_the_files_of_a_deployment(run, workspace, deploy_options):
     assert run(*deploy_options).code == 0
-    deployed = workspace / "build/arm64/net"
+    deployed = workspace / "build/arm64/user_models.net"
     samples = ("--calibration", "samples.npz")
     assert run("stage", "trace", "user_models:net", "--out", "s/1", *samples).code == 0
     assert run("stage", "calibrate", "s/1", "--out", "s/2", *samples).code == 0
@@ -116,7 +165,7 @@ def test_a_missed_gate_deploys_nothing_and_names_what_diverged(run, workspace, d
     outcome = run(*deploy_options, "--target", "strict.toml")
     assert outcome.code == 7
     assert "SQNR" in outcome.err and "Traceback" not in outcome.err
-    folder = workspace / "build/strict/net"
+    folder = workspace / "build/strict/user_models.net"
     assert [p.name for p in folder.iterdir()] == ["refused"]
     assert {p.name for p in (folder / "refused").iterdir()} == {"report.json", "report.html"}
 
@@ -138,5 +187,8 @@ def test_labels_give_an_accuracy(run, workspace, deploy_options):
     random = np.random.default_rng(1)
     np.savez("labelled.npz", x=random.normal(size=(60, 1, 8, 8)).astype(np.float32), labels=random.integers(0, 10, 60))
     outcome = run(*deploy_options[:3], "--calibration", "labelled.npz", "--samples", "20", "--judge", "30", "--json")
-    facts = json.loads(outcome.out or (workspace / "build/arm64/net/refused/report.json").read_text())
-    assert all(0 <= r["score"] <= 1 for r in facts["runtimes"])
+    facts = json.loads(outcome.out or (workspace / "build/arm64/user_models.net/refused/report.json").read_text())
+    assert facts["score_name"] == "top-1" and 0 <= facts["float_score"] <= 1
+    scores = {r["runtime"]: r["score"] for r in facts["runtimes"]}
+    assert scores["litert-reference"] is None, "a few samples say nothing about an accuracy"
+    assert scores["onnxruntime"] * 30 == pytest.approx(round(scores["onnxruntime"] * 30)), "a share of 30 samples"

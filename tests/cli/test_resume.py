@@ -51,7 +51,7 @@ def test_killed_at_each_stage(command, workspace):
         [*command, "--store", "whole"], capture_output=True, text=True, check=False, env=environment()
     )
     assert whole.returncode == 0, whole.stderr
-    folder = workspace / "build/loose/net"
+    folder = workspace / "build/loose/user_models.net"
     expected = outputs(folder)
     for path in folder.iterdir():
         path.unlink()
@@ -80,7 +80,7 @@ def test_killed_at_each_stage(command, workspace):
 def test_a_damaged_entry_is_made_again(command, workspace):
     first = subprocess.run([*command, "--store", "s"], capture_output=True, text=True, check=False, env=environment())
     assert first.returncode == 0, first.stderr
-    expected = outputs(workspace / "build/loose/net")
+    expected = outputs(workspace / "build/loose/user_models.net")
     for arrays in (workspace / "s").glob("*/arrays.safetensors"):
         content = bytearray(arrays.read_bytes())
         content[-1] ^= 1
@@ -88,4 +88,4 @@ def test_a_damaged_entry_is_made_again(command, workspace):
     again = subprocess.run([*command, "--store", "s"], capture_output=True, text=True, check=False, env=environment())
     assert again.returncode == 0, again.stderr
     assert "damaged" in again.stderr and "taken from the store" not in again.stderr
-    assert outputs(workspace / "build/loose/net") == expected
+    assert outputs(workspace / "build/loose/user_models.net") == expected

@@ -72,7 +72,7 @@ def test_layers_join_costs_with_what_was_measured(facts: dict[str, Any]) -> None
     assert (stem["macs"], stem["weight_bytes"]) == (4 * 8 * 8 * 27, 4 * 27 + 4 * 4)
     assert (stem["range_low"], stem["range_high"]) == (0.0, 6.0)
     assert (stem["seen_low"], stem["seen_high"]) == (0.0, 5.5)
-    assert stem["op_steps"] == {"litert-xnnpack": 1, "onnxruntime": 0}
+    assert stem["op_steps"] == {"litert-reference": 0, "litert-xnnpack": 1, "onnxruntime": 0}
     assert sum(layer["macs"] for layer in facts["layers"]) == facts["cost"]["deployed"]["macs"]
 
 

@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from toolchain import Calibrate, DisagreementError, Export, Quantize, Trace, raise_missed, samples_from, validate
+from toolchain.errors import OptionError
 from toolchain.formats.onnx import write_onnx
 from toolchain.formats.tflite import write_tflite
 from toolchain.targets import Gates
+from toolchain.validation.gates import judge
 
 
 class Three(nn.Module):
@@ -85,12 +87,15 @@ def test_the_first_diverging_tensor_is_the_culprit(exported, samples, constant, 
     [
         (Gates(sqnr_db=200), "SQNR"),
         (Gates(cosine=1.0), "cosine"),
-        (Gates(float_error=1e-12), "model.float.onnx"),
+        (Gates(float_error=1e-12), "of the range"),
     ],
 )
 def test_each_gate_says_what_was_wanted(exported, samples, gates, words):
     found = validate(exported, samples, gates)
-    assert found.missed and all(words in line or "float" in line for line in found.missed)
+    assert found.missed and all(words in line for line in found.missed)
+    with pytest.raises(DisagreementError) as caught:
+        raise_missed(found)
+    assert "rounding costs most at" in str(caught.value) and "test_validate.py:" in str(caught.value)
 
 
 def test_a_metric_of_the_users_judges_reference_and_files(exported, samples):
@@ -102,4 +107,23 @@ def test_a_metric_of_the_users_judges_reference_and_files(exported, samples):
 
     found = validate(exported, samples, Gates(accuracy_drop=1e6), metric=spread)
     assert found.score_name == "spread" and found.reference_score > 0
-    assert ((30, 5), (30,)) in seen and ((8, 5), (8,)) in seen, "reference kernels run on a few samples only"
+    assert set(seen) == {((30, 5), (30,))}, "judged over the whole set, or not at all"
+
+
+def test_what_is_not_a_number_misses_every_gate(exported, samples):
+    found = validate(exported, samples, Gates(sqnr_db=1, cosine=0))
+    spoilt = [replace(result, sqnr_db=float("nan"), cosine=float("nan")) for result in found.runtimes]
+    judged = judge(replace(found, runtimes=tuple(spoilt)), Gates(sqnr_db=1, cosine=0))
+    assert {verdict.gate for verdict in judged.verdicts if verdict.passed is False} == {"sqnr_db", "cosine"}
+
+
+def test_a_runtime_that_shows_no_op_misses(exported, samples):
+    found = validate(exported, samples, Gates())
+    blind = tuple(replace(tensor, op_steps={}) for tensor in found.tensors)
+    assert any("no op" in line for line in judge(replace(found, tensors=blind), Gates()).missed)
+
+
+def test_a_metric_that_fails_is_the_users(exported, samples):
+    for metric in (lambda outputs, labels: 1 / 0, lambda outputs, labels: float("nan"), lambda outputs, labels: "good"):
+        with pytest.raises(OptionError, match="metric"):
+            validate(exported, samples, Gates(), metric=metric)

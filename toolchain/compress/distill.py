@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from toolchain.engine.module import GraphModule
 from toolchain.engine.run import as_tensors, run, to_tensors
+from toolchain.engine.threads import one_thread
 from toolchain.graph import Graph
 
 Batches: TypeAlias = Callable[[], Iterable[Sequence[np.ndarray]]]
@@ -58,7 +59,7 @@ def distill(
     Parameters go back to where they were when training did not raise the outputs' SQNR. Deterministic for a seed.
     """
     started = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         before = sqnr_db(student, teacher, batches())
         losses = _train(student, teacher, batches, recipe, started, steps)

@@ -50,6 +50,8 @@ class GraphModule(nn.Module):
         self._weights = {
             node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params
         }
+        self._floors = {name: _scale_floor(graph.constants[name], self.params[name]) for name in self._weights}
+        self._operands = _operands(graph, self.params, self._weights)
         self._corrections = {name: torch.from_numpy(np.array(c)) for name, c in (corrections or {}).items()}
         self._rounded = _rounded_activations(graph, self.params)
         statistics = {
@@ -72,7 +74,11 @@ class GraphModule(nn.Module):
         tensor = self._held(name)
         if name in self._corrections:
             return tensor + self._corrections[name].to(tensor.device)
-        return _fake_weight(tensor, self.params[name]) if name in self._weights else tensor
+        if name in self._operands:
+            return _fake_tensor(tensor, self.params[name])
+        if name in self._weights:
+            return _fake_weight(tensor, self.params[name], self._floors[name])
+        return tensor
 
     def trained_constants(self) -> dict[str, np.ndarray]:
         """Present float values by name, mask and codebook applied, before any rounding."""
@@ -99,8 +105,7 @@ class GraphModule(nn.Module):
         params = self._rounded.get(name)
         if params is None:
             return value
-        scale, zero = float(params.scale.max()), int(params.zero_point.flat[0])
-        return torch.fake_quantize_per_tensor_affine(value, scale, zero, params.q_min, params.q_max)
+        return _fake_tensor(value, params)
 
 
 @dataclass(frozen=True)
@@ -142,11 +147,30 @@ def _rounded_activations(graph: Graph, params: Mapping[str, AffineParams]) -> di
     return {name: params[name] for name in graph.activations if name in params and name not in moved}
 
 
-def _fake_weight(weight: Tensor, params: AffineParams) -> Tensor:
-    q_max = params.q_max
+def _operands(graph: Graph, params: Mapping[str, AffineParams], weights: set[str]) -> set[str]:
+    """Constants that are quantized and neither a weight nor a bias: what is added, multiplied, joined."""
+    biases = {name for node in graph.nodes if node.op in WEIGHTED for name in node.inputs[2:]}
+    return {name for name in params if name in graph.constants} - weights - biases
+
+
+def _scale_floor(weight: np.ndarray, params: AffineParams) -> Tensor:
+    """Scales that follow from more than the weights (room for a bias, a channel far smaller than its tensor); else
+    0."""
+    size = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    own = (size if params.axis is not None else size.max()) / params.q_max
+    return torch.from_numpy(np.where(params.scale > own * (1 + 1e-5), params.scale, 0).astype(np.float32))
+
+
+def _fake_weight(weight: Tensor, params: AffineParams, floor: Tensor) -> Tensor:
+    sizes = weight.detach().abs()
+    own = (sizes.amax() if params.axis is None else sizes.flatten(1).amax(1)) / params.q_max
+    scale = torch.maximum(own, floor.to(own.device)).clamp_min(1e-30)
     if params.axis is None:
-        scale = float(weight.detach().abs().max()) / q_max or 1.0
-        return torch.fake_quantize_per_tensor_affine(weight, scale, 0, params.q_min, q_max)
-    scales = weight.detach().abs().flatten(1).amax(1).clamp_min(1e-30) / q_max
-    zeros = torch.zeros_like(scales, dtype=torch.int32)
-    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, params.axis, params.q_min, q_max)
+        return torch.fake_quantize_per_tensor_affine(weight, float(scale), 0, params.q_min, params.q_max)
+    zeros = torch.zeros_like(scale, dtype=torch.int32)
+    return torch.fake_quantize_per_channel_affine(weight, scale, zeros, params.axis, params.q_min, params.q_max)
+
+
+def _fake_tensor(constant: Tensor, params: AffineParams) -> Tensor:
+    scale, zero = float(params.scale.max()), int(params.zero_point.flat[0])
+    return torch.fake_quantize_per_tensor_affine(constant, scale, zero, params.q_min, params.q_max)

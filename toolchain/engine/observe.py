@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from toolchain.engine.run import as_tensors, run, to_tensors
+from toolchain.engine.run import as_tensors, run, runnable_batches, to_tensors
+from toolchain.engine.threads import one_thread
 from toolchain.errors import UnsupportedError
 from toolchain.graph import Graph, unsupported
 from toolchain.quantization.statistics import BINS, TensorStatistics, channel_axis, extent_for
@@ -34,8 +35,8 @@ def observe(
             raise _not_finite(graph, name) from error
         return value
 
-    with torch.inference_mode():
-        for batch in batches:
+    with torch.inference_mode(), one_thread():
+        for batch in runnable_batches(graph, batches):
             run(graph, to_tensors(batch), constants=constants, hook=hook)
     return found
 

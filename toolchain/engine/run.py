@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from toolchain.engine.evaluate import evaluate
-from toolchain.graph import Graph
+from toolchain.engine.threads import one_thread
+from toolchain.graph import Graph, mixes_samples
 
 Hook: TypeAlias = Callable[[str, Tensor], Tensor]
 """Called with each activation's name and value when it is made; what it returns goes on in its place."""
@@ -48,11 +49,24 @@ def run(
     return [values[name] for name in graph.outputs]
 
 
+def runnable_batches(graph: Graph, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
+    """The batches as they are where the graph treats samples apart, else one sample at a time."""
+    apart = mixes_samples(graph) is None
+    for batch in batches:
+        if apart:
+            yield batch
+        else:
+            yield from (tuple(array[i : i + 1] for array in batch) for i in range(len(batch[0])))
+
+
 def predict(graph: Graph, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
     """Float outputs over all batches, concatenated on axis 0."""
     constants = as_tensors(graph.constants)
-    with torch.inference_mode():
-        rows = [[o.numpy() for o in run(graph, to_tensors(b), constants=constants)] for b in batches]
+    with torch.inference_mode(), one_thread():
+        rows = [
+            [o.numpy() for o in run(graph, to_tensors(b), constants=constants)]
+            for b in runnable_batches(graph, batches)
+        ]
     return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
 
@@ -64,7 +78,7 @@ def activations(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, np.ndar
         found[name] = value.numpy()
         return value
 
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         run(graph, to_tensors(inputs), hook=hook)
     return found
 

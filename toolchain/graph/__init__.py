@@ -1,6 +1,7 @@
 """The neutral graph: types, ops, shape rules, folding, cost, text form. Knows nothing of torch or of any file
 format."""
 
+from toolchain.graph.batch import mixes_samples
 from toolchain.graph.fold import fold, fold_structure
 from toolchain.graph.graph import Graph, subgraph, sweep
 from toolchain.graph.node import Node, unsupported
@@ -23,6 +24,7 @@ __all__ = [
     "fold",
     "fold_structure",
     "format_graph",
+    "mixes_samples",
     "parse_graph",
     "subgraph",
     "sweep",

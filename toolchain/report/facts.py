@@ -75,7 +75,7 @@ def report_facts(
         "score_name": validation.score_name,
         "float_score": finite(validation.reference_score),
         "runtimes": [_runtime(result, baseline) for result in validation.runtimes],
-        "notes": list(validation.notes),
+        "notes": [*validation.notes, *([validation.origin] if validation.origin else [])],
         "agreements": [_agreement(pair) for pair in validation.agreements],
         "output_steps": target.gates.output_steps,
         "gates": [to_plain(verdict) for verdict in validation.verdicts],

@@ -100,14 +100,12 @@ class SampleSet:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) over the content of the samples of both parts, their labels, names and order."""
-        whole = hashlib.sha256()
-        for selection in (self.for_calibration, self.for_judging):
-            whole.update(repr((len(selection.numbers), selection.rows.input_names)).encode())
-            for piece in selection.rows.fingerprints(selection.numbers):
-                # The length keeps two pieces from being read as one.
-                whole.update(len(piece).to_bytes(8, "little"))
-                whole.update(piece)
-        return whole.hexdigest()
+        return _digest(self.for_calibration, self.for_judging)
+
+    @cached_property
+    def calibration_digest(self) -> str:
+        """sha256 (hex) over what a stage makes of the set: the samples for calibration and how they are batched."""
+        return hashlib.sha256(f"{_digest(self.for_calibration)} {self.batch_size}".encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SampleSet) and self.digest == other.digest
@@ -214,3 +212,14 @@ def counts(
             hint="give more, or lower calibration_count or judging_count",
         )
     return calibration, judging
+
+
+def _digest(*selections: Selection) -> str:
+    whole = hashlib.sha256()
+    for selection in selections:
+        whole.update(repr((len(selection.numbers), selection.rows.input_names)).encode())
+        for piece in selection.rows.fingerprints(selection.numbers):
+            # The length keeps two pieces from being read as one.
+            whole.update(len(piece).to_bytes(8, "little"))
+            whole.update(piece)
+    return whole.hexdigest()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from toolchain.errors import OptionError
 from toolchain.graph import fold, fold_structure
-from toolchain.progress import SILENT, Progress
+from toolchain.progress import Progress
 from toolchain.samples import SampleSet
 from toolchain.stages.inputs import input_types
 from toolchain.stages.stage import Stage
@@ -32,7 +32,7 @@ class Calibrate(Stage[TracedModel, CalibratedModel]):
         if not isinstance(self.samples, SampleSet):
             raise OptionError("samples must be a SampleSet", hint="wrap yours: toolchain.samples_from(...)")
 
-    def __call__(self, model: TracedModel, /, *, progress: Progress = SILENT) -> CalibratedModel:
+    def _run(self, model: TracedModel, progress: Progress) -> CalibratedModel:
         from toolchain.engine.observe import observe
 
         graph = fold(model.graph)

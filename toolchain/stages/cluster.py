@@ -34,7 +34,7 @@ class Cluster(Stage[TracedModel, TracedModel]):
                 hint=f"give a whole number from 2 to {MOST_CLUSTERS}, such as 16",
             )
 
-    def __call__(self, model: TracedModel, /, *, progress: Progress = SILENT) -> TracedModel:
+    def _run(self, model: TracedModel, progress: Progress) -> TracedModel:
         graph, structure = _folded(model)
         plan = plan_codebooks(graph, self.clusters, structure, progress)
         structure = structure.with_codebooks(plan.codebooks)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from toolchain.errors import DisagreementError, OptionError, raise_collected
 from toolchain.formats.artifact import Format, InOut
-from toolchain.formats.onnx import check_onnx, write_onnx
+from toolchain.formats.onnx import OPSETS, check_onnx, write_onnx
 from toolchain.formats.tflite import check_tflite, write_tflite
 from toolchain.graph import DType, Graph, fold
-from toolchain.progress import SILENT, Progress
+from toolchain.progress import Progress
 from toolchain.quantization import QuantizedGraph
 from toolchain.stages.stage import Stage
 from toolchain.stages.states import ExportedModel, Model, QuantizedModel, TracedModel
@@ -37,8 +37,10 @@ class Export(Stage[Model, ExportedModel]):
     def __post_init__(self) -> None:
         if not self.formats:
             raise OptionError("export needs at least one format", hint="onnx, tflite or both")
+        if self.onnx_opset not in OPSETS:
+            raise OptionError(f"opset {self.onnx_opset} is not written", hint=f"choose {min(OPSETS)} to {max(OPSETS)}")
 
-    def __call__(self, model: Model, /, *, progress: Progress = SILENT) -> ExportedModel:
+    def _run(self, model: Model, progress: Progress) -> ExportedModel:
         files: dict[str, bytes] = {}
         quantized = isinstance(model, QuantizedModel)
         graph = model.graph if quantized else fold(model.graph)

@@ -62,9 +62,16 @@ class Prune(Stage[TracedModel, TracedModel]):
             findings.append(f"round_to is {self.round_to!r}: give a whole number from 1, such as 8")
         if self.samples is not None and not isinstance(self.samples, SampleSet):
             findings.append("samples must be a SampleSet: wrap yours with toolchain.samples_from(...)")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            findings.append(f"seed is {self.seed!r}: give a whole number from 0")
         raise_collected(OptionError, "prune cannot work with these options:", findings)
 
-    def __call__(self, model: TracedModel, /, *, progress: Progress = SILENT) -> TracedModel:
+    def options(self) -> dict[str, Any]:
+        """Samples count only where the importance looks at them."""
+        unused = {} if self.importance in NEEDS_SAMPLES else {"samples": None}
+        return super().options() | unused
+
+    def _run(self, model: TracedModel, progress: Progress) -> TracedModel:
         plan = self.plan(model, progress=progress)
         facts: Mapping[str, Any] = {"kind": str(self.kind), **plan.facts()}
         if isinstance(plan, MagnitudePlan):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from toolchain.errors import OptionError
-from toolchain.progress import SILENT, Progress
+from toolchain.progress import Progress
 from toolchain.quantization import Scheme, TensorStatistics, assign_params
 from toolchain.quantization.correct import correct_biases
 from toolchain.stages.stage import Stage
@@ -43,7 +43,7 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
         if self.ranges not in list(RangeMethod):
             raise OptionError(f"ranges is {self.ranges!r}", hint=f"choose {' or '.join(RangeMethod)}")
 
-    def __call__(self, model: CalibratedModel, /, *, progress: Progress = SILENT) -> QuantizedModel:
+    def _run(self, model: CalibratedModel, progress: Progress) -> QuantizedModel:
         ranges = {name: self._range(statistics) for name, statistics in model.statistics.items()}
         quantized = assign_params(model.graph, ranges, self.scheme, model.structure)
         if self.correct_bias:

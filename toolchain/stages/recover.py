@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from toolchain.errors import OptionError, raise_collected
-from toolchain.progress import SILENT, Progress
+from toolchain.progress import Progress
 from toolchain.samples import SampleSet
 from toolchain.stages.inputs import input_types
 from toolchain.stages.stage import Stage
@@ -58,8 +58,9 @@ class Recover(Stage[Any, Any]):
     def result_of(cls, state: type) -> type:
         return state
 
-    def __call__(self, model: Trainable, /, *, progress: Progress = SILENT) -> Trainable:
+    def _run(self, model: Trainable, progress: Progress) -> Trainable:
         from toolchain.compress.distill import Distillation, distill
+        from toolchain.engine.run import runnable_batches
 
         module: Any = model.to_module()
         samples = self.samples.checked(input_types(model.graph))
@@ -69,7 +70,7 @@ class Recover(Stage[Any, Any]):
 
         def batches() -> Iterator[Sequence[np.ndarray]]:
             next(passes, None)
-            return (batch.inputs for batch in samples.calibration())
+            return runnable_batches(model.graph, (batch.inputs for batch in samples.calibration()))
 
         recipe = Distillation(
             epochs=self.epochs,

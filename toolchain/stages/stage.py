@@ -5,13 +5,16 @@ The model a stage is given stays as it was. A stage never imports another.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from toolchain.errors import OrderError
 from toolchain.progress import SILENT, Progress
+from toolchain.samples import SampleSet
+from toolchain.stages.states import Model, TorchModel
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -19,14 +22,20 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(Generic[Given, Made]):
-    """Base of all stages. `version` changes whenever the same options would give another result."""
+    """Base of all stages. Subclasses say what they take and give, and do their work in `_run`."""
 
     name: ClassVar[str]
-    version: ClassVar[int] = 1
     takes: ClassVar[tuple[type, ...]]
     gives: ClassVar[type]
 
     def __call__(self, model: Given, /, *, progress: Progress = SILENT) -> Made:
+        """Run the stage. Raises OrderError for a model in a state it does not take."""
+        state = state_of(model)
+        if state not in self.takes:
+            raise OrderError(f"{self.name} takes {state_names(self.takes)}, not a {state.__name__}")
+        return self._run(model, progress)
+
+    def _run(self, model: Given, progress: Progress) -> Made:
         raise NotImplementedError
 
     @classmethod
@@ -35,8 +44,18 @@ class Stage(Generic[Given, Made]):
         return cls.gives
 
     def options(self) -> dict[str, Any]:
-        """The fields as plain JSON values; what stands for more than a value (samples, a profile) is its digest."""
+        """The fields as plain JSON values; samples are their calibration part's digest."""
         return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+def state_of(model: Any) -> type:
+    """The state a model is in; what the toolchain has not made is a torch model."""
+    return type(model) if isinstance(model, Model) else TorchModel
+
+
+def state_names(states: Iterable[type]) -> str:
+    """`a TracedModel or a QuantizedModel`."""
+    return " or ".join(f"a {state.__name__}" for state in states)
 
 
 def _plain(value: Any) -> Any:
@@ -46,8 +65,8 @@ def _plain(value: Any) -> Any:
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    if hasattr(value, "digest"):
-        return value.digest
+    if isinstance(value, SampleSet):
+        return value.calibration_digest
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     return value

@@ -8,6 +8,7 @@ that compression fixed, and its `history`. `digest` is the sha256 of everything 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Mapping
@@ -97,9 +98,12 @@ class Model:
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write `model.json` and `arrays.safetensors` into the existing, empty `folder`."""
-        save_file(self._stored.arrays, folder / "arrays.safetensors")
-        (folder / "model.json").write_text(self._json())
+        """Write `model.json` and `arrays.safetensors` into the existing, empty `folder`. Raises OSError."""
+        try:
+            save_file(self._stored.arrays, Path(folder) / "arrays.safetensors")
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error)) from error
+        (Path(folder) / "model.json").write_text(self._json())
 
     @cached_property
     def _stored(self) -> _Stored:
@@ -230,6 +234,8 @@ class ExportedModel(QuantizedModel):
 
     @classmethod
     def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        if any(Path(name).name != name for name in plain["files"]):
+            raise ValueError("a file name leads out of the folder")
         files = {name: arrays[f"file/{name}"].tobytes() for name in plain["files"]}
         return {**super()._fields(plain, arrays), "files": files}
 

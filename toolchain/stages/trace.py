@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolchain.errors import OptionError
-from toolchain.progress import SILENT, Progress
+from toolchain.errors import OptionError, UnsupportedError, raise_collected
+from toolchain.progress import Progress
 from toolchain.stages.stage import Stage
 from toolchain.stages.states import Record, TorchModel, TracedModel
 
@@ -36,7 +36,7 @@ class Trace(Stage[Any, TracedModel]):
         if hasattr(self.example_inputs, "shape"):
             raise OptionError("example_inputs is one array", hint="give a tuple, one array a model input: (x,)")
 
-    def __call__(self, model: nn.Module | ExportedProgram, /, *, progress: Progress = SILENT) -> TracedModel:
+    def _run(self, model: nn.Module | ExportedProgram, progress: Progress) -> TracedModel:
         from torch.export import ExportedProgram
 
         from toolchain.engine.tracing.tracer import trace
@@ -44,6 +44,17 @@ class Trace(Stage[Any, TracedModel]):
         if self.example_inputs is None and not isinstance(model, ExportedProgram):
             raise OptionError("an nn.Module is traced with example inputs", hint="give Trace(example_inputs=(x,))")
         graph = trace(model, self._arrays())
+        loose = [name for name in graph.outputs if graph.types[name].shape[:1] != graph.inputs[0].type.shape[:1]]
+        raise_collected(
+            UnsupportedError,
+            "the outputs of a model keep the batch on axis 0:",
+            [
+                f"{name} is {graph.types[name]} [{graph.producers[name].source}]"
+                for name in loose
+                if name in graph.producers
+            ],
+            hint="keep the batch axis, x.mean((1, 2, 3)) for x.mean()",
+        )
         facts = {"nodes": len(graph.nodes), "parameters": sum(c.size for c in graph.constants.values())}
         record = Record(self.name, self.options(), facts)
         return TracedModel(graph=graph, reference=graph, history=(record,))
@@ -55,4 +66,5 @@ class Trace(Stage[Any, TracedModel]):
     def _arrays(self) -> tuple[np.ndarray, ...] | None:
         if self.example_inputs is None:
             return None
-        return tuple(np.asarray(a.detach().cpu() if hasattr(a, "detach") else a) for a in self.example_inputs)
+        arrays = [np.asarray(a.detach().cpu() if hasattr(a, "detach") else a) for a in self.example_inputs]
+        return tuple(a.astype(np.float32) if a.dtype == np.float64 else a for a in arrays)

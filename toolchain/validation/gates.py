@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import inf, isfinite, isnan
 from typing import TypeAlias
 
 from toolchain.targets import Gates
@@ -14,6 +16,9 @@ from toolchain.validation.results import Agreement, Bound, RuntimeResult, Valida
 
 Measured: TypeAlias = Iterable[tuple[float, str]]
 """(figure, where it was measured), in evaluation order."""
+
+
+_FIRST = "first diverging tensor"
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class Rule:
     says: Callable[[float, float], str]
 
     def misses(self, figure: float, wanted: float) -> bool:
-        return figure > wanted if self.bound is Bound.AT_MOST else figure < wanted
+        # written so that what is not a number misses
+        return not (figure <= wanted if self.bound is Bound.AT_MOST else figure >= wanted)
 
 
 def judge(found: Validation, gates: Gates) -> Validation:
@@ -39,14 +45,29 @@ def judge(found: Validation, gates: Gates) -> Validation:
             measured = list(rule.measure(found))
             verdicts.append(_verdict(rule, wanted, measured))
             missed += _missed(rule, wanted, measured)
-    return replace(found, verdicts=tuple(verdicts), missed=tuple(missed))
+    origin = _where_error_arises(found) if missed and not missed[0].startswith(_FIRST) else None
+    return replace(found, verdicts=tuple(verdicts), missed=tuple(missed), origin=origin)
+
+
+def _where_error_arises(found: Validation) -> str | None:
+    """Where every op computes what it should, the tensor before which the error is far smaller: there rounding costs
+    most."""
+    layers = [tensor for tensor in found.tensors if tensor.op not in ("input", "reshape") and isfinite(tensor.sqnr_db)]
+    drops = [(before.sqnr_db - after.sqnr_db, before, after) for before, after in pairwise(layers)]
+    if not drops:
+        return None
+    _, before, tensor = max(drops, key=lambda drop: drop[0])
+    return (
+        f"every op computes what it specifies; rounding costs most at {tensor.name} ({tensor.op}, {tensor.source}), "
+        f"from {before.sqnr_db:.1f} dB to {tensor.sqnr_db:.1f} dB"
+    )
 
 
 def _verdict(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Verdict:
     if not measured:
         return Verdict(rule.gate, rule.bound, wanted, None, None, None)
-    choose = max if rule.bound is Bound.AT_MOST else min
-    worst, where = choose(measured, key=lambda pair: pair[0])
+    sign = 1 if rule.bound is Bound.AT_MOST else -1
+    worst, where = max(measured, key=lambda pair: inf if isnan(pair[0]) else sign * pair[0])
     return Verdict(rule.gate, rule.bound, wanted, worst, where, not rule.misses(worst, wanted))
 
 
@@ -54,12 +75,16 @@ def _missed(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Ite
     failing = [(figure, where) for figure, where in measured if rule.misses(figure, wanted)]
     if rule.gate == "op_steps":
         # the first in evaluation order is where to look
-        failing = [(figure, f"first diverging tensor: {where}") for figure, where in failing[:1]]
+        failing = [(figure, f"{_FIRST}: {where}") for figure, where in failing[:1]]
     for figure, where in failing:
         yield f"{where}: {rule.says(figure, wanted)}"
 
 
 def _op_steps(found: Validation) -> Measured:
+    seen = {runtime for tensor in found.tensors for runtime in tensor.op_steps}
+    for result in _integer(found):
+        if result.runtime not in seen:
+            yield inf, f"no op of {result.file} could be seen in {result.runtime}"
     for tensor in found.tensors:
         for runtime, steps in tensor.op_steps.items():
             yield steps, f"{tensor.name} ({tensor.op}, {tensor.source}) in {runtime}"

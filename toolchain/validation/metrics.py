@@ -36,7 +36,7 @@ class Comparison:
         self.samples += len(targets[0])
         for index, (output, target) in enumerate(zip(outputs, targets, strict=True)):
             y, t = output.astype(np.float64), target.astype(np.float64)
-            error = np.abs(y - t)
+            error = np.abs(y - t) if np.isfinite(y).all() else np.full_like(t, np.inf)
             self.signal += float((t * t).sum())
             self.noise += float((error * error).sum())
             self.product += float((y * t).sum())

@@ -74,7 +74,8 @@ class Verdict:
 @dataclass(frozen=True)
 class Validation:
     """Everything measured, the verdicts of the target's gates, and each miss as a line. `reference_score` is the
-    float model's; `notes` say what could not be measured, and why."""
+    float model's; `notes` say what could not be measured, and why;
+    `origin` is where the error arises if no single op is to blame."""
 
     samples: int
     score_name: str | None
@@ -84,4 +85,5 @@ class Validation:
     tensors: tuple[TensorResult, ...]
     verdicts: tuple[Verdict, ...] = ()
     missed: tuple[str, ...] = ()
+    origin: str | None = None
     notes: tuple[str, ...] = ()

@@ -10,7 +10,8 @@ from typing import TypeAlias
 import numpy as np
 
 from toolchain.engine.run import predict
-from toolchain.errors import DisagreementError
+from toolchain.errors import DisagreementError, OptionError
+from toolchain.imports import call_user_function
 from toolchain.progress import SILENT, Progress
 from toolchain.quantization import QuantizedGraph
 from toolchain.samples import SampleSet
@@ -64,6 +65,7 @@ def raise_missed(validation: Validation) -> None:
     """Raises DisagreementError that lists the missed gates and names the first diverging tensor."""
     if validation.missed:
         lines = [f"{len(validation.missed)} gate(s) missed:", *(f"  - {line}" for line in validation.missed)]
+        lines += [f"  {validation.origin}"] if validation.origin else []
         hint = "report.html shows where the error arises; nothing was deployed"
         raise DisagreementError("\n".join(lines), hint=hint)
 
@@ -89,7 +91,11 @@ class _Scorer:
         known = self._all_labels()
         labels = None if known is None else known[: len(columns[0])]
         if self.metric is not None:
-            return float(self.metric(columns, labels))
+            name = str(self.name)
+            found = call_user_function(self.metric, columns, labels, what="metric", spec=name)
+            if not isinstance(found, (int, float, np.generic)) or not np.isfinite(found):
+                raise OptionError(f"the metric {name} gave {found!r}", hint="return one finite number")
+            return float(found)
         return None if labels is None else accuracy(columns[0], labels)
 
     def _all_labels(self) -> np.ndarray | None:
@@ -129,7 +135,8 @@ def _runtime_result(track: Track, scorer: _Scorer) -> RuntimeResult:
         max_error_steps=None if found.steps is None else found.max_error_steps,
         relative_error=found.relative_error,
         same_class=found.same_class,
-        score=scorer.score([track.real(outputs) for outputs in track.outputs]),
+        # a user's metric is made for the whole set, not for the few samples that reference kernels run
+        score=None if track.most_samples else scorer.score([track.real(outputs) for outputs in track.outputs]),
         latency_ms=track.latency_ms,
     )
 

@@ -27,8 +27,8 @@ _RETURNS: Final = "return an nn.Module, or (nn.Module, example inputs), the inpu
 class LoadedModel:
     """A model ready to trace.
 
-    module: in eval mode, or as torch.export gave it. example_inputs: one tensor (N, ...) an input, where the
-    model came with any; else the first calibration sample may serve. samples: the sample set that suits it,
+    module: as it was given; tracing puts it in eval mode and back. example_inputs: one tensor (N, ...) an input,
+    where the model came with any; else the first calibration sample may serve. samples: the sample set that suits it,
     if known.
     """
 
@@ -39,7 +39,7 @@ class LoadedModel:
 
 
 def load_model(spec: ModelSpec, *, progress: Progress = SILENT) -> LoadedModel:
-    """Load what MODEL= names, or take a module as it is and put it in eval mode.
+    """Load what MODEL= names, or take a module as it is.
 
     `progress` follows the training, where the zoo has to train first.
     Raises OptionError: no such name, an import or a function that fails, a wrong thing returned, a bad
@@ -53,7 +53,7 @@ def load_model(spec: ModelSpec, *, progress: Progress = SILENT) -> LoadedModel:
             return _from_file(Path(spec))
         if is_import_spec(text):
             made = call_user_function(import_callable(text, what="model"), what="model", spec=text)
-            return _from_value(made, name=text.rpartition(":")[2], what=f"{text} returned")
+            return _from_value(made, name=text.replace(":", "."), what=f"{text} returned")
         raise _unknown(text)
     return _from_value(spec, name=None, what="the model is")
 
@@ -89,7 +89,7 @@ def _from_value(value: Any, *, name: str | None, what: str) -> LoadedModel:
             raise OptionError(f"{what} the class {value.__name__}, not a module", hint="return an instance of it")
         raise OptionError(f"{what} {_describe(value)}, not a model", hint=_RETURNS)
     examples = None if inputs is None else _as_inputs(inputs, what)
-    return LoadedModel(name or type(module).__name__, module.eval(), examples)
+    return LoadedModel(name or type(module).__name__, module, examples)
 
 
 def _as_inputs(inputs: Any, what: str) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import operator
 import traceback
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ def export(model: nn.Module, example_inputs: Sequence[np.ndarray]) -> ExportedPr
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
+        logging.disable(logging.CRITICAL)  # torch logs graphs and tracebacks of what is told in one message below
         return torch.export.export(model, tuple(to_tensors(example_inputs)))
     except Exception as error:
         where = _user_frame(error)
@@ -56,8 +58,14 @@ def export(model: nn.Module, example_inputs: Sequence[np.ndarray]) -> ExportedPr
                 where=where,
                 hint="compute both branches and choose with torch.where, or take the branch out of the model",
             ) from error
-        raise UnsupportedError(f"torch.export fails: {reason[0]}", where=where) from error
+        shapes = [tuple(array.shape) for array in example_inputs]
+        raise UnsupportedError(
+            f"torch.export fails: {reason[0]}",
+            where=where,
+            hint=f"the model was given inputs of shape {shapes}; where these are wrong, give it others",
+        ) from error
     finally:
+        logging.disable(logging.NOTSET)
         for module, training in modes:
             module.training = training
 
@@ -70,7 +78,11 @@ def _is_data_dependent(error: BaseException) -> bool:
 
 def _user_frame(error: BaseException) -> str | None:
     stack = traceback.extract_tb(error.__traceback__)
-    frames = [frame for frame in stack if not is_torch(frame.filename) and frame.filename != __file__]
+    frames = [
+        frame
+        for frame in stack
+        if not is_torch(frame.filename) and frame.filename != __file__ and frame.filename[:1] != "<"
+    ]
     return f"{portable_path(frames[-1].filename)}:{frames[-1].lineno}" if frames else None
 
 

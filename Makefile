@@ -19,7 +19,7 @@ deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 	$(if $(OUT),--out "$(OUT)") $(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") \
 	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) $(if $(JSON),--json)
 
-.PHONY: help setup deploy test test-slow check bench wheel clean
+.PHONY: help setup deploy test test-slow zoo check bench wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,11 +30,14 @@ setup: $(VENV)/deploy.stamp ## make .venv with what deploying needs
 deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 JSON=1)
 	@$(BIN)/toolchain deploy $(deploy_options)
 
-test: $(VENV)/develop.stamp ## the tests, in both cores
+test: $(VENV)/develop.stamp $(VENV)/tflite-runtime.stamp ## the tests, in both cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/develop.stamp ## the long lane
+test-slow: $(VENV)/develop.stamp $(VENV)/tflite-runtime.stamp ## the long lane
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+zoo: $(VENV)/develop.stamp ## deploy every architecture of tests/zoo, a line each
+	@$(BIN)/python -m tests.zoo.table $(ARGS)
 
 check: $(VENV)/develop.stamp ## ruff, mypy --strict, the import contract
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy && $(BIN)/lint-imports --no-logo
@@ -62,6 +65,12 @@ $(VENV)/develop.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setting up $(VENV) for development: a few minutes the first time ..." >&2
 	@$(PIP) -e ".[zoo,tensorflow,dev]"
 	@touch $(VENV)/deploy.stamp $@
+
+# what many devices still carry; it wants a numpy of its own
+$(VENV)/tflite-runtime.stamp: | $(BIN)/python
+	@$(PYTHON) -m venv .venv-tflite-runtime
+	@.venv-tflite-runtime/bin/python -m pip install --quiet --disable-pip-version-check tflite-runtime==2.14.0 numpy==1.26.4
+	@touch $@
 
 $(VENV)/peers.stamp: pyproject.toml constraints.txt $(VENV)/develop.stamp
 	@echo "setting up .venv-peers: a few minutes the first time ..." >&2

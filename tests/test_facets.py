@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from toolchain.compress.channels import CHANNEL_RULES
@@ -35,6 +37,11 @@ def test_every_op_has_every_facet(op, facet):
 @pytest.mark.parametrize("facet", FACETS)
 def test_no_facet_holds_what_is_no_op(facet):
     assert set(FACETS[facet]) <= set(Op), f"{facet}: {set(FACETS[facet]) - set(Op)}"
+
+
+@pytest.mark.parametrize("op", Op)
+def test_every_op_goes_through_every_executor_in_a_test_file_of_its_own(op):
+    assert (Path(__file__).parent / f"ops/test_{op}.py").is_file(), f"{op} has no tests/ops/test_{op}.py"
 
 
 @pytest.mark.parametrize("op", Op)

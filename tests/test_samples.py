@@ -266,6 +266,29 @@ def test_named_inputs_are_put_in_the_models_order() -> None:
 # --- checks ------------------------------------------------------------------------------------------------
 
 
+def test_names_that_fit_only_in_part_are_refused() -> None:
+    values = {"a": numbered(10), "c": numbered(10)}
+    wanted = types(("a", (1, 3), FLOAT), ("b", (1, 3), FLOAT))
+    assert "'a', 'c'" in refused(lambda: drain(samples_from(values).checked(wanted))).what
+
+
+def test_what_is_nested_is_taken_apart_under_the_names_of_a_graphs_inputs() -> None:
+    ids, mask = np.zeros((3, 4), np.int64), np.ones((3, 4), bool)
+    values = [{"batch": {"ids": i, "masks": [m, m]}, "label": 1} for i, m in zip(ids, mask, strict=True)]
+    found = samples_from(values)
+    assert found.input_names == ("batch_ids", "batch_masks_0", "batch_masks_1")
+    batch = next(found.calibration())
+    assert [array.dtype.name for array in batch.inputs] == ["int64", "bool", "bool"]
+    assert batch.labels is not None
+
+
+def test_masks_of_0_and_1_are_booleans_and_others_are_not() -> None:
+    zeros_and_ones = np.array([[0, 1, 1]] * 5)
+    batch = next(checked(zeros_and_ones, (1, 3), np.dtype(bool)).calibration())
+    assert batch.inputs[0].dtype == bool
+    refused(lambda: drain(checked(2 * zeros_and_ones, (1, 3), np.dtype(bool))))
+
+
 def checked(values: Any, shape: tuple[int, ...], dtype: Any = FLOAT) -> SampleSet:
     return samples_from(values).checked(types(("x", shape, dtype)))
 

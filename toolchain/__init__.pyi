@@ -11,6 +11,7 @@ from .errors import (
     UnsupportedError,
 )
 from .graph import Graph, Node, Op, format_graph
+from .lint import LintReport, lint
 from .pipeline import Pipeline
 from .quantization import QuantizedGraph, Scheme
 from .recipe import STAGES
@@ -39,6 +40,7 @@ __all__ = [
     "Export",
     "ExportedModel",
     "Graph",
+    "LintReport",
     "Node",
     "Op",
     "OptionError",
@@ -60,6 +62,7 @@ __all__ = [
     "UnsupportedError",
     "deploy",
     "format_graph",
+    "lint",
     "load",
     "load_model",
     "load_samples",

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from toolchain.errors import INTERRUPTED, OptionError, ToolchainError
+from toolchain.errors import INTERRUPTED, OptionError, ToolchainError, UnsupportedError
 
 if TYPE_CHECKING:
     from toolchain.pipeline import StageRun
@@ -132,6 +132,39 @@ def stage(
         for key, value in facts.items():
             text = json.dumps(value)
             typer.echo(f"  {key}: {text if len(text) <= 100 else f'{len(value)} entries (--json shows them)'}")
+
+
+@app.command()
+def lint(
+    target: Target = "arm64",
+    model: ModelSpec = "mnist",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="Shape of an input, 1,3,224,224 or int64:1,128; repeat it, one an input."),
+    ] = None,
+    calibration: Calibration = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what of a model, trained or not, a target lacks: op, dtype, attribute, place, what to use instead."""
+    from toolchain.lint import lint as run_lint
+    from toolchain.lint import zero_inputs
+    from toolchain.report.findings import print_findings
+    from toolchain.samples import load_samples
+    from toolchain.zoo.resolve import load_model
+
+    loaded = load_model(model)
+    known = zero_inputs(shape) if shape else loaded.example_inputs
+    found = run_lint(
+        loaded.module,
+        target=target,
+        example_inputs=load_samples(calibration or loaded.samples).first_inputs() if known is None else known,
+    )
+    if as_json:
+        typer.echo(json.dumps(found.plain(), indent=2))
+    else:
+        print_findings(found.findings, found.memory, found.device, Console())
+    if found.blocks:
+        raise typer.Exit(UnsupportedError.exit_code)
 
 
 @app.command()

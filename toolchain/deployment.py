@@ -119,7 +119,7 @@ def _run(
 
 
 def _facts(job: Job, made: ExportedModel, runs: list[StageRun], found: Validation) -> dict[str, Any]:
-    baseline = measure_float(fold(made.reference), job.target, job.samples) if made.params else ()
+    baseline = measure_float(fold(made.reference), job.target, job.samples) if not made.quantized.is_float else ()
     facts: dict[str, Any] = report_facts(
         target_name=job.target_name,
         target=job.target,

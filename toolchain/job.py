@@ -14,10 +14,13 @@ from toolchain.formats.artifact import Format, InOut
 from toolchain.graph import DType
 from toolchain.knowledge import did_you_mean
 from toolchain.pipeline import Pipeline
-from toolchain.profiles import DeviceProfile
+from toolchain.profiles import DeviceProfile, check_numbers, check_shapes
 from toolchain.progress import SILENT, Progress
 from toolchain.recipe import load_recipe, make_pipeline
 from toolchain.samples import SampleSet, load_samples
+from toolchain.stages.export import Export
+from toolchain.stages.inputs import leaves, sample_inputs
+from toolchain.stages.quantize import Quantize
 from toolchain.stages.states import ExportedModel
 from toolchain.targets import Target, load_target
 from toolchain.zoo.resolve import LoadedModel, load_model
@@ -67,10 +70,11 @@ def prepare(request: Request, progress: Progress = SILENT) -> Job:
     default = Path("build") / name / loaded.name
     folder = _writable(default if request.out is None else Path(request.out))
     samples = _samples(request, loaded)
-    inputs = loaded.example_inputs or samples.first_inputs()
-    if any(len(array) != 1 for array in inputs):
+    inputs = loaded.example_inputs or sample_inputs(loaded.module, samples)
+    arrays = [array for array in leaves(inputs) if hasattr(array, "shape")]
+    if any(len(array) != 1 for array in arrays):
         raise OptionError(
-            f"example inputs of shape {[tuple(array.shape) for array in inputs]} hold more than one sample",
+            f"example inputs of shape {[tuple(array.shape) for array in arrays]} hold more than one sample",
             where=f"model {loaded.name}",
             hint="give inputs with a batch of 1: deployed files take one sample at a time",
         )
@@ -78,6 +82,11 @@ def prepare(request: Request, progress: Progress = SILENT) -> Job:
     pipeline = make_pipeline(tables, given, where=where, overriding=request.options)
     if pipeline.stages[-1].gives is not ExportedModel:
         raise OrderError("the recipe does not end with export", where=where, hint='add a table with stage = "export"')
+    for stage in pipeline.stages:
+        if isinstance(stage, Quantize):
+            check_numbers(stage.numbers, profile, target.device)
+        if isinstance(stage, Export):
+            check_shapes(stage.dynamic_batch, profile, target.device)
     for unused, others in target.recipes.items():
         make_pipeline(others, given, where=f"target {name}: recipes.{unused}") if others else None
     return Job(name, target, profile, loaded, samples, pipeline, folder)
@@ -96,6 +105,7 @@ def stage_options(target: Target, profile: DeviceProfile) -> dict[str, Any]:
         "round_to": profile.compute.channel_multiple,
         "formats": tuple(Format(kind) for kind in target.formats),
         "in_out": InOut(target.in_out),
+        "dynamic_batch": target.dynamic_batch,
         "onnx_opset": target.onnx.opset,
         "onnx_activations": DType(target.onnx.activations),
     }

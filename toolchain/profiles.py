@@ -5,17 +5,18 @@ Figures in a profile carry their source. What an op may be on a device is said b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from toolchain.errors import BudgetError, UnsupportedError, raise_collected
-from toolchain.graph import DType, Graph, Op
+from toolchain.graph import DType, Finding, Graph, Node, Op
 from toolchain.graph.cost import peak_activation_bytes
 from toolchain.knowledge import find_shipped, load_toml
-from toolchain.quantization import Granularity, Scheme
+from toolchain.quantization import QUANTIZATION_RULES, Granularity, Kind, NumberFormat, Scheme
 
 
 class Table(BaseModel):
@@ -50,14 +51,46 @@ class SchemeTable(Table):
     weight_dtype: Literal["int8"] = "int8"
     weight_granularity: Granularity = Granularity.PER_CHANNEL
     granularity_of_op: dict[Op, Granularity] = {}
+    formats: tuple[NumberFormat, ...] = Field(
+        (NumberFormat.W8A8, NumberFormat.W8A8_PER_TENSOR), description="number formats the device has kernels for"
+    )
+
+
+class Limit(Table):
+    """Bounds of one attribute of one op (absent: of every op) on the device.
+
+    `attribute` is the node's own (each member of a tuple is held to the bounds), or `kernel` (height and width of a
+    layer's weight), `rank` and `batch` (of what the op reads and makes), or `upscale` (of a resize)."""
+
+    op: Op | None = None
+    attribute: str
+    at_least: float | None = None
+    at_most: float | None = None
+    one_of: tuple[int | float | str | bool, ...] | None = None
+    instead: str = ""
+
+    def refuses(self, value: Any) -> bool:
+        """Whether one value lies outside."""
+        outside = self.one_of is not None and value not in self.one_of
+        low, high = self.at_least, self.at_most
+        return outside or (low is not None and value < low) or (high is not None and value > high)
+
+    def __str__(self) -> str:
+        if self.one_of is not None:
+            return f"one of {', '.join(map(str, self.one_of))}"
+        if self.at_least is not None and self.at_most is not None:
+            return f"{self.at_least:g} to {self.at_most:g}"
+        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
 
 
 class Execution(Table):
     """What the device can run. `ops` absent means every op of the graph."""
 
     float_ops: bool = True
+    static_shapes: bool = Field(False, description="every shape must be known when the file is compiled")
     ops: tuple[Op, ...] | None = None
     instead: dict[Op, str] = Field({}, description="what to write instead of an op the device lacks")
+    limits: tuple[Limit, ...] = Field((), description="bounds of attributes")
 
 
 class Pays(StrEnum):
@@ -97,6 +130,7 @@ class DeviceProfile(Table):
             weight_dtype=DType(table.weight_dtype),
             weight_granularity=table.weight_granularity,
             granularity_of_op=table.granularity_of_op,
+            float_islands=self.execution.float_ops,
         )
 
 
@@ -115,6 +149,25 @@ def check_ram(graph: Graph, profile: DeviceProfile, device: str) -> None:
         )
 
 
+def check_numbers(wanted: NumberFormat, profile: DeviceProfile, device: str) -> None:
+    """Raises UnsupportedError where the device has no kernels for the number format."""
+    known = profile.quantization.formats
+    if wanted not in known:
+        raise UnsupportedError(
+            f"{device} has no kernels for {wanted}",
+            hint=f"numbers = {' or '.join(known)} in the quantize stage, or choose another target",
+        )
+
+
+def check_shapes(dynamic_batch: bool, profile: DeviceProfile, device: str) -> None:
+    """Raises UnsupportedError where files are to take any batch and the device takes fixed shapes only."""
+    if dynamic_batch and profile.execution.static_shapes:
+        raise UnsupportedError(
+            f"{device} cannot take a dynamic batch: every shape must be known when its file is compiled",
+            hint="leave out dynamic_batch, or choose another target",
+        )
+
+
 def check_flash(file: str, size: int, profile: DeviceProfile, device: str) -> None:
     """Raises BudgetError where a file is larger than the device's flash."""
     offered = profile.memory.flash_kib
@@ -126,15 +179,48 @@ def check_flash(file: str, size: int, profile: DeviceProfile, device: str) -> No
 
 
 def check_ops(graph: Graph, profile: DeviceProfile, device: str) -> None:
-    """Raises UnsupportedError that lists every node whose op the device lacks, with its place in the user's model."""
-    allowed = profile.execution.ops
-    if allowed is None:
-        return
-    findings = []
-    for node in graph.nodes:
-        if node.op not in allowed:
-            instead = profile.execution.instead.get(node.op)
-            advice = f"; instead: {instead}" if instead else ""
-            findings.append(f"{node.op} {node.name} [{node.source}]{advice}")
+    """Raises UnsupportedError that lists everything that `device_findings` says keeps the folded `graph` off the
+    device."""
+    findings = [str(finding) for finding in device_findings(graph, profile) if finding.blocks]
     title = f"{device} cannot run {len(findings)} op(s) of the model:"
     raise_collected(UnsupportedError, title, findings, hint="change these ops in the model, or choose another target")
+
+
+def device_findings(graph: Graph, profile: DeviceProfile) -> tuple[Finding, ...]:
+    """Every op x dtype x attribute of the folded `graph` that the device lacks, and every op that it computes in
+    float."""
+    return tuple(finding for node in graph.nodes for finding in _node_findings(graph, node, profile))
+
+
+def _node_findings(graph: Graph, node: Node, profile: DeviceProfile) -> Iterator[Finding]:
+    execution = profile.execution
+    dtype, instead = graph.types[node.output].dtype.value, execution.instead.get(node.op, "")
+    label = f"{node.op} {node.name}"
+    if execution.ops is not None and node.op not in execution.ops:
+        yield Finding(label, "the device has no such op", node.source, dtype, instead)
+        return
+    if QUANTIZATION_RULES[node.op].kind is Kind.FLOAT and graph.is_real(node.output):
+        why = "has no integer kernel: computed in float between a DEQUANTIZE and a QUANTIZE"
+        yield Finding(label, why, node.source, dtype, instead, blocks=not execution.float_ops)
+    for limit in execution.limits:
+        if limit.op in (None, node.op):
+            refused = [value for value in _values(graph, node, limit.attribute) if limit.refuses(value)]
+            if refused:
+                why = f"{limit.attribute} is {refused[0]}, the device takes {limit}"
+                yield Finding(label, why, node.source, dtype, limit.instead)
+
+
+def _values(graph: Graph, node: Node, attribute: str) -> tuple[Any, ...]:
+    read = [graph.types[name].shape for name in node.inputs if not graph.is_constant(name)]
+    shapes = [*read, graph.types[node.output].shape]
+    if attribute == "rank":
+        return tuple(len(shape) for shape in shapes)
+    if attribute == "batch":
+        return tuple(shape[0] for shape in shapes if shape)
+    if attribute == "kernel":
+        return graph.types[node.inputs[1]].shape[2:]
+    if attribute == "upscale":
+        pairs = zip(shapes[-1][2:], shapes[0][2:], strict=True)
+        return tuple(after / before for after, before in pairs)
+    value = node.attributes.get(attribute)
+    return value if isinstance(value, tuple) else () if value is None else (value,)

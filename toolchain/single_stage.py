@@ -12,6 +12,7 @@ from toolchain.job import sized_batches, stage_options
 from toolchain.progress import Progress
 from toolchain.recipe import make_stage
 from toolchain.samples import load_samples
+from toolchain.stages.inputs import sample_inputs
 from toolchain.stages.states import ExportedModel, load
 from toolchain.targets import load_target
 from toolchain.zoo.resolve import load_model
@@ -39,7 +40,7 @@ def run_stage(
         calibration, model = calibration or loaded.samples, loaded.module
         inputs: Any = loaded.example_inputs
         if inputs is None and calibration is not None:
-            inputs = load_samples(calibration).first_inputs()
+            inputs = sample_inputs(model, load_samples(calibration))
         given["example_inputs"] = inputs
     if calibration is not None:
         given["samples"] = sized_batches(load_samples(calibration))

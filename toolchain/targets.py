@@ -45,6 +45,7 @@ class Target(Table):
     device: str
     formats: tuple[Literal["onnx", "tflite"], ...] = ("onnx", "tflite")
     in_out: Literal["integer", "float"] = "integer"
+    dynamic_batch: bool = Field(False, description="files take any number of samples at a time")
     onnx: OnnxTable = OnnxTable()
     recipes: dict[str, tuple[dict[str, Any], ...]]
     left_out: dict[str, str] = Field({})

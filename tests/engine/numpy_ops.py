@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -52,9 +53,67 @@ def _avg_pool2d(node, x):
     return windows(node, x, node["kernel_size"]).sum((4, 5)) / inside
 
 
+_PAD_MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
 def _pad(node, x):
     amounts = node["amounts"]
-    return np.pad(x, list(zip(amounts[: x.ndim], amounts[x.ndim :], strict=True)), constant_values=node["value"])
+    around = list(zip(amounts[: x.ndim], amounts[x.ndim :], strict=True))
+    value = {"constant_values": node["value"]} if node["mode"] == "constant" else {}
+    return np.pad(x, around, mode=_PAD_MODES[node["mode"]], **value)
+
+
+def convolve_transposed(node: Node, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Every input element adds its weights to the result, which is then cut. Exact for integer arrays."""
+    (s, t), (d, e), groups = node["stride"], node["dilation"], node["groups"]
+    top, left, bottom, right = node["padding"]
+    batch, _, height, width = x.shape
+    features, _, rows, columns = weight.shape
+    full = [(height - 1) * s + d * (rows - 1) + 1, (width - 1) * t + e * (columns - 1) + 1]
+    grown = [n + o for n, o in zip(full, node["output_padding"], strict=True)]
+    y = np.zeros((batch, features, *grown), np.result_type(x, weight))
+    parts = list(zip(np.split(x, groups, axis=1), np.split(weight, groups), strict=True))
+    for i in range(rows):
+        for j in range(columns):
+            seen = np.concatenate([np.einsum("nchw,fc->nfhw", a, w[:, :, i, j]) for a, w in parts], axis=1)
+            y[:, :, i * d : i * d + s * height : s, j * e : j * e + t * width : t] += seen
+    return y[:, :, top : y.shape[2] - bottom, left : y.shape[3] - right]
+
+
+def _conv_transpose2d(node, x, weight, bias=None):
+    return _with_bias(convolve_transposed(node, x, weight), bias)
+
+
+def _resize(node, x):
+    for axis, wanted in enumerate(node["size"], start=2):
+        size, places = x.shape[axis], np.arange(wanted)
+        if node["mode"] == "nearest":
+            x = x.take(places * size // wanted, axis)
+            continue
+        if node["align_corners"]:
+            places = places * ((size - 1) / max(wanted - 1, 1))
+        else:
+            places = np.maximum((places + 0.5) * size / wanted - 0.5, 0)
+        low = np.floor(places).astype(int)
+        share = (places - low).reshape([-1 if a == axis else 1 for a in range(4)])
+        x = x.take(low, axis) * (1 - share) + x.take(np.minimum(low + 1, size - 1), axis) * share
+    return x
+
+
+def _depth_to_space(node, x):
+    b, (batch, channels, height, width) = node["block"], x.shape
+    if node["channels_first"]:
+        blocks = x.reshape(batch, channels // b**2, b, b, height, width).transpose(0, 1, 4, 2, 5, 3)
+    else:
+        blocks = x.reshape(batch, b, b, channels // b**2, height, width).transpose(0, 3, 4, 1, 5, 2)
+    return blocks.reshape(batch, channels // b**2, height * b, width * b)
+
+
+def _space_to_depth(node, x):
+    b, (batch, channels, height, width) = node["block"], x.shape
+    blocks = x.reshape(batch, channels, height // b, b, width // b, b)
+    axes = (0, 1, 3, 5, 2, 4) if node["channels_first"] else (0, 3, 5, 1, 2, 4)
+    return blocks.transpose(axes).reshape(batch, channels * b**2, height // b, width // b)
 
 
 def _slice(node, x):
@@ -64,11 +123,60 @@ def _slice(node, x):
     return x[tuple(index)]
 
 
+_erf = np.vectorize(math.erf)
+
+
+def _gelu(node, x):
+    if node["approximate"]:
+        return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return x / 2 * (1 + _erf(x / math.sqrt(2)))
+
+
+def _gather_elements(x, indices, axis):
+    result = np.empty(indices.shape, x.dtype)
+    for place in np.ndindex(*indices.shape):
+        result[place] = x[(*place[:axis], indices[place], *place[axis + 1 :])]
+    return result
+
+
+def _layer_norm(node, x, weight=1.0, bias=0.0):
+    axes = node["axes"]
+    apart = x - x.mean(axes, keepdims=True)
+    return apart / np.sqrt((apart**2).mean(axes, keepdims=True) + node["epsilon"]) * weight + bias
+
+
+def _rms_norm(node, x, weight=1.0):
+    return x / np.sqrt((x**2).mean(node["axes"], keepdims=True) + node["epsilon"]) * weight
+
+
+def _largest(node, x):
+    """Places of the largest along the axis, in order."""
+    return np.take(np.argsort(-x, node["axis"], kind="stable"), range(node["count"]), node["axis"])
+
+
+def _argument(find):
+    return lambda node, x: (
+        np.expand_dims(find(x, node["axis"]), node["axis"]) if node["keepdim"] else find(x, node["axis"])
+    )
+
+
 NUMPY_OPS: dict[Op, Callable[..., np.ndarray]] = {
     Op.CONV2D: _conv2d,
     Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
+    Op.CONV_TRANSPOSE2D: _conv_transpose2d,
     Op.LINEAR: lambda node, x, weight, bias=0.0: x @ weight.T + bias,
     Op.BATCH_NORM: _batch_norm,
+    Op.LAYER_NORM: _layer_norm,
+    Op.RMS_NORM: _rms_norm,
+    Op.MATMUL: lambda node, left, right: left @ right,
+    Op.SUM: lambda node, x: x.sum(node["axes"], keepdims=node["keepdim"]),
+    Op.REDUCE_MAX: lambda node, x: x.max(node["axes"], keepdims=node["keepdim"]),
+    Op.REDUCE_MIN: lambda node, x: x.min(node["axes"], keepdims=node["keepdim"]),
+    Op.ARGMAX: _argument(np.argmax),
+    Op.ARGMIN: _argument(np.argmin),
+    Op.CUMSUM: lambda node, x: np.cumsum(x, node["axis"]),
+    Op.TOPK_VALUES: lambda node, x: np.take_along_axis(x, _largest(node, x), node["axis"]),
+    Op.TOPK_INDICES: _largest,
     Op.RELU: lambda node, x: np.maximum(x, 0),
     Op.RELU6: lambda node, x: np.clip(x, 0, 6),
     Op.LEAKY_RELU: lambda node, x: np.where(x > 0, x, node["slope"] * x),
@@ -76,6 +184,42 @@ NUMPY_OPS: dict[Op, Callable[..., np.ndarray]] = {
     Op.TANH: lambda node, x: np.tanh(x),
     Op.HARDSWISH: lambda node, x: x * np.clip(x + 3, 0, 6) / 6,
     Op.SOFTMAX: _softmax,
+    Op.PRELU: lambda node, x, slope: np.where(x >= 0, x, x * slope),
+    Op.ELU: lambda node, x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    Op.GELU: _gelu,
+    Op.SOFTPLUS: lambda node, x: np.logaddexp(x, 0),
+    Op.MISH: lambda node, x: x * np.tanh(np.logaddexp(x, 0)),
+    Op.CLAMP: lambda node, x: np.clip(x, node["low"], node["high"]),
+    Op.LOG_SOFTMAX: lambda node, x: np.log(_softmax(node, x)),
+    Op.EXP: lambda node, x: np.exp(x),
+    Op.LOG: lambda node, x: np.log(x),
+    Op.SQRT: lambda node, x: np.sqrt(x),
+    Op.RSQRT: lambda node, x: 1 / np.sqrt(x),
+    Op.ABS: lambda node, x: np.abs(x),
+    Op.NEG: lambda node, x: -x,
+    Op.SIN: lambda node, x: np.sin(x),
+    Op.COS: lambda node, x: np.cos(x),
+    Op.FLOOR: lambda node, x: np.floor(x),
+    Op.CEIL: lambda node, x: np.ceil(x),
+    Op.ROUND: lambda node, x: np.rint(x),
+    Op.SIGN: lambda node, x: np.sign(x),
+    Op.ERF: lambda node, x: _erf(x),
+    Op.CAST: lambda node, x: x.astype(node["dtype"]),
+    Op.REQUANTIZE: lambda node, x: x,
+    Op.DIV: lambda node, left, right: left / right,
+    Op.POW: lambda node, left, right: left**right,
+    Op.MINIMUM: lambda node, left, right: np.minimum(left, right),
+    Op.MAXIMUM: lambda node, left, right: np.maximum(left, right),
+    Op.EQUAL: lambda node, left, right: left == right,
+    Op.NOT_EQUAL: lambda node, left, right: left != right,
+    Op.LESS: lambda node, left, right: left < right,
+    Op.LESS_EQUAL: lambda node, left, right: left <= right,
+    Op.GREATER: lambda node, left, right: left > right,
+    Op.GREATER_EQUAL: lambda node, left, right: left >= right,
+    Op.LOGICAL_AND: lambda node, left, right: np.logical_and(left, right),
+    Op.LOGICAL_OR: lambda node, left, right: np.logical_or(left, right),
+    Op.LOGICAL_NOT: lambda node, x: np.logical_not(x),
+    Op.WHERE: lambda node, condition, left, right: np.where(condition, left, right),
     Op.ADD: lambda node, left, right: left + right,
     Op.SUB: lambda node, left, right: left - right,
     Op.MUL: lambda node, left, right: left * right,
@@ -86,7 +230,13 @@ NUMPY_OPS: dict[Op, Callable[..., np.ndarray]] = {
     Op.PERMUTE: lambda node, x: x.transpose(node["axes"]),
     Op.CONCAT: lambda node, *inputs: np.concatenate(inputs, node["axis"]),
     Op.PAD: _pad,
+    Op.RESIZE: _resize,
+    Op.DEPTH_TO_SPACE: _depth_to_space,
+    Op.SPACE_TO_DEPTH: _space_to_depth,
     Op.SLICE: _slice,
+    Op.EXPAND: lambda node, x: np.broadcast_to(x, (len(x), *node["shape"][1:])),
+    Op.GATHER: lambda node, x, indices: np.take(x, indices.astype(int), node["axis"]),
+    Op.GATHER_ELEMENTS: lambda node, x, indices: _gather_elements(x, indices.astype(int), node["axis"]),
 }
 
 ACTIVATIONS = {"none": lambda y: y, "relu": lambda y: np.maximum(y, 0), "relu6": lambda y: np.clip(y, 0, 6)}

@@ -8,20 +8,7 @@ from hypothesis import strategies as st
 from toolchain.graph import Graph, parse_graph
 
 CHANNELS, SIZE = 4, 6
-_BLOCKS = (
-    "conv",
-    "grouped",
-    "depthwise",
-    "norm",
-    "relu",
-    "relu6",
-    "tanh",
-    "pad",
-    "add",
-    "branch",
-    "concat",
-    "reshape",
-)
+MOST_BLOCKS = 8
 
 
 class _Writer:
@@ -84,17 +71,98 @@ class _Writer:
         both = self.node(f"concat({x}, {self.made[0]}) axis=1")
         return self.node(f"conv2d({both}, {self.constant('4,8,1,1')})")
 
+    def _transposed(self, x: str) -> str:
+        weight, bias = self.constant("4,4,3,3"), self.constant("4")
+        return self.node(f"conv_transpose2d({x}, {weight}, {bias}) padding=(1,1,1,1)")
+
+    def _attention(self, x: str) -> str:
+        rows = self.node(f"reshape({x}) shape=(2,4,36)")
+        columns = self.node(f"permute({rows}) axes=(0,2,1)")
+        scores = self.node(f"softmax({self.node(f'matmul({rows}, {columns})')}) axis=2")
+        return self.node(f"reshape({self.node(f'matmul({scores}, {rows})')}) shape=(2,4,6,6)")
+
+    def _linear(self, x: str) -> str:
+        weight, bias = self.constant("6,6"), self.constant("6")
+        return self.node(f"linear({x}, {weight}, {bias}) activation=relu")
+
+    def _layer_norm(self, x: str) -> str:
+        return self.node(f"layer_norm({x}) axes=(3,) epsilon=0.01")
+
+    def _smooth(self, x: str) -> str:
+        return self.node(f"gelu({self.node(f'hardswish({x})')})")
+
+    def _float_chain(self, x: str) -> str:
+        grown = self.node(f"exp({self.node(f'tanh({x})')})")
+        return self.node(f"log({self.node(f'sqrt({grown})')})")
+
+    def _clamp(self, x: str) -> str:
+        return self.node(f"clamp({x}) low=-1.0 high=1.5")
+
+    def _prelu(self, x: str) -> str:
+        return self.node(f"prelu({x}, {self.constant('4,1,1')})")
+
+    def _pools(self, x: str) -> str:
+        largest = self.node(f"max_pool2d({x}) kernel_size=(3,3) padding=(1,1,1,1)")
+        return self.node(f"avg_pool2d({largest}) kernel_size=(3,3) padding=(1,1,1,1)")
+
+    def _resize(self, x: str, mode: str = "nearest") -> str:
+        small = self.node(f"max_pool2d({x}) kernel_size=(2,2) stride=(2,2)")
+        return self.node(f"resize({small}) size=(6,6) mode={mode}")
+
+    def _bilinear(self, x: str) -> str:
+        return self._resize(x, "bilinear")
+
+    def _shuffle(self, x: str) -> str:
+        weight, bias = self.constant("16,4,3,3"), self.constant("16")
+        deep = self.node(f"conv2d({x}, {weight}, {bias}) stride=(2,2) padding=(1,1,1,1)")
+        return self.node(f"depth_to_space({deep}) block=2")
+
+    def _gate(self, x: str) -> str:
+        mean = self.node(f"mean({x}) axes=(2,3) keepdim=True")
+        return self.node(f"mul({x}, {self.node(f'sigmoid({mean})')})")
+
+    def _largest(self, x: str) -> str:
+        return self.node(f"sub({x}, {self.node(f'reduce_max({x}) axes=(1,) keepdim=True')})")
+
+    def _choice(self, x: str) -> str:
+        other = self.made[0]
+        return self.node(f"where({self.node(f'greater({x}, {other})')}, {x}, {other})")
+
+    def _extremes(self, x: str) -> str:
+        return self.node(f"maximum({self.node(f'minimum({x}, {self.made[0]})')}, {self.made[-1]})")
+
+    def _quotient(self, x: str) -> str:
+        below = self.node(f"add({self.node(f'abs({x})')}, {self.node(f'sigmoid({x})')})")
+        return self.node(f"div({x}, {below})")
+
+    def _halves(self, x: str) -> str:
+        first = self.node(f"slice({x}) axes=(1,) starts=(0,) stops=(2,) steps=(1,)")
+        second = self.node(f"slice({x}) axes=(1,) starts=(2,) stops=(4,) steps=(1,)")
+        return self.node(f"concat({second}, {first}) axis=1")
+
+    def _swap(self, x: str) -> str:
+        swapped = self.node(f"permute({x}) axes=(0,1,3,2)")
+        return self.node(f"add({swapped}, {x})")
+
+    def _total(self, x: str) -> str:
+        return self.node(f"add({x}, {self.node(f'sum({x}) axes=(1,) keepdim=True')})")
+
     def _reshape(self, x: str) -> str:
         flat = self.node(f"reshape({x}) shape=(2,144)")
         same = self.node(f"reshape({flat}) shape=(2,2,72)")
         return self.node(f"reshape({same}) shape=(2,4,6,6)")
 
 
+_BLOCKS = tuple(
+    name.removeprefix("_") for name, value in vars(_Writer).items() if name[:1] == "_" != name[1:2] and callable(value)
+)
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> Graph:
     """Up to eight blocks; one tensor on the way may be an output too, which folding must keep."""
     writer = _Writer()
-    for block in draw(st.lists(st.sampled_from(_BLOCKS), min_size=1, max_size=8)):
+    for block in draw(st.lists(st.sampled_from(_BLOCKS), min_size=1, max_size=MOST_BLOCKS)):
         writer.add(block)
     early = draw(st.sampled_from(writer.made[1:]))
     outputs = dict.fromkeys([writer.last, *([early] if draw(st.booleans()) else [])])
@@ -108,7 +176,11 @@ def _scaled(graph: Graph) -> Graph:
     variances = {node.inputs[4] for node in graph.nodes if node.op == "batch_norm"}
     return graph.with_constants(
         {
-            name: np.float32(0.5) + np.abs(array) if name in variances else array / np.float32(np.sqrt(array[0].size))
+            name: np.float32(0.5) + np.abs(array) if name in variances else array / np.float32(np.sqrt(_fan_in(array)))
             for name, array in graph.constants.items()
         }
     )
+
+
+def _fan_in(array: np.ndarray) -> int:
+    return int(array[0].size) if array.ndim in (2, 4) else 4

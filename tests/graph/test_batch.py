@@ -7,7 +7,8 @@ import pytest
 
 from toolchain.engine.observe import observe
 from toolchain.engine.run import predict
-from toolchain.graph import mixes_samples, parse_graph
+from toolchain.errors import UnsupportedError
+from toolchain.graph import mixes_samples, parse_graph, with_batch
 
 MIXING = {
     "mean over all": "y = mean(x) axes=(0,1,2,3) keepdim=True",
@@ -43,3 +44,16 @@ def test_a_graph_that_mixes_samples_is_run_on_one_at_a_time():
     wanted = batch - batch.mean((1, 2, 3), keepdims=True)
     np.testing.assert_allclose(predict(graph, [(batch,)])[0], wanted, atol=1e-6)
     assert observe(graph, [(batch,)])["y"].maximum == pytest.approx(wanted.max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("case", APART)
+def test_every_tensor_follows_the_batch(case):
+    graph = with_batch(parse_graph(f"input x: float32[1,2,4,4]\n{APART[case]}\noutput y"), 5)
+    assert {graph.types[name].shape[0] for name in graph.activations} == {5}
+
+
+@pytest.mark.parametrize("case", MIXING)
+def test_the_batch_of_what_mixes_samples_cannot_be_chosen(case):
+    graph = parse_graph(f"input x: float32[1,2,4,4]\n{MIXING[case]}\noutput y")
+    with pytest.raises(UnsupportedError, match=f"{graph.nodes[-1].name}: mixes the samples"):
+        with_batch(graph, 5)

@@ -88,22 +88,48 @@ def test_fixed_parameters_hold_whatever_the_samples_say(op, scale, zero_point):
         assert (model.params[name].scale, model.params[name].zero_point) == (np.float32(scale), zero_point)
 
 
-def test_a_clash_of_fixed_parameters_names_the_node():
-    with pytest.raises(UnsupportedError, match="another fixed scale"):
-        assigned(IMAGE + "a = tanh(x)\nb = sigmoid(x)\ny = concat(a, b) axis=1\noutput y")
+def ops_of(model) -> list[str]:
+    return [node.op.value for node in model.graph.nodes]
 
 
-def test_a_tensor_that_a_fixed_scale_would_saturate_names_the_join():
+def test_fixed_results_of_different_scales_are_joined_behind_a_requantize_each():
+    model = assigned(IMAGE + "a = tanh(x)\nb = sigmoid(x)\ny = concat(a, b) axis=1\noutput y", y=(-1, 1))
+    assert ops_of(model) == ["tanh", "sigmoid", "requantize", "requantize", "concat"]
+    assert model.params["a.requantized"] == model.params["b.requantized"] == model.params["y"]
+    assert model.params["a"].scale == np.float32(1 / 128)
+    assert model.params["b"].scale == np.float32(1 / 256)
+
+
+def test_a_tensor_that_a_fixed_scale_would_saturate_is_joined_behind_a_requantize():
     text = IMAGE + "a = sigmoid(x)\nb = relu(x)\ny = concat(a, b) axis=1\noutput y"
-    with pytest.raises(UnsupportedError, match=r"concat y: shares the fixed scale.*to 3"):
-        assigned(text, a=(0, 1), b=(0, 3), y=(0, 3))
-    assert assigned(text, a=(0, 1), b=(0, 1), y=(0, 1)).params["b"].scale == np.float32(1 / 256)
+    model = assigned(text, a=(0, 1), b=(0, 3), y=(0, 3))
+    assert ops_of(model) == ["sigmoid", "relu", "requantize", "concat"]
+    assert model.params["y"].bounds == pytest.approx((0, 3))
+    model = assigned(text, a=(0, 1), b=(0, 1), y=(0, 1))
+    assert model.params["b"].scale == np.float32(1 / 256) and "requantize" not in ops_of(model)
 
 
-def test_an_op_without_integer_kernel_is_refused():
-    norm = "".join(f"constant {name}: float32[4]\n" for name in "wbmv")
-    with pytest.raises(UnsupportedError, match=r"batch_norm y: has no integer kernel"):
-        assigned(f"input x: float32[3,4]\n{norm}a = relu(x)\ny = batch_norm(a, w, b, m, v)\noutput y")
+NORM = "".join(f"constant {name}: float32[4]\n" for name in "wbmv")
+ISLAND = f"input x: float32[3,4]\n{NORM}a = relu(x)\nn = batch_norm(a, w, b, m, v)\n"
+
+
+def test_an_op_without_integer_kernel_computes_in_float_between_quantized_tensors():
+    model = assigned(ISLAND + "y = relu(n)\noutput y")
+    assert dict(model.float_nodes) == {"n": "batch_norm has no integer kernel"}
+    assert {"x", "a", "n", "y"} <= set(model.params) and not set("wbmv") & set(model.params)
+
+
+def test_a_float_result_that_no_integer_op_reads_stays_float():
+    model = assigned(
+        ISLAND + "s = slice(n) axes=(0,) starts=(0,) stops=(2,) steps=(1,)\ny = batch_norm(s, w, b, m, v)\noutput y"
+    )
+    assert set(model.float_nodes) == {"n", "s", "y"}
+    assert set(model.params) == {"x", "a"}
+
+
+def test_a_device_without_float_refuses_islands_naming_each():
+    with pytest.raises(UnsupportedError, match=r"batch_norm n .*: batch_norm has no integer kernel"):
+        assigned(ISLAND + "y = relu(n)\noutput y", Scheme(float_islands=False))
 
 
 def test_symmetric_activations_have_zero_point_0_and_all_integers():
@@ -271,3 +297,13 @@ def test_weight_dtype_of_the_default_scheme_is_int8():
     model = layer(np.ones((3, 4)), [0, 0, 0])
     assert {model.params[name].dtype for name in ("x", "w", "y")} == {DType.INT8}
     assert {name: array.dtype for name, array in model.integers.items()} == {"w": np.int8, "b": np.int32}
+
+
+def test_a_layers_weight_that_is_also_a_table_becomes_two():
+    graph = parse_graph(
+        "input x: int64[1,4]\nconstant w: float32[6,8]\nrows = gather(w, x) axis=0\ny = linear(rows, w)\noutput y"
+    )
+    model = assign_params(graph, {"rows": (-1.0, 1.0), "y": (-3.0, 3.0)}, Scheme())
+    assert set(model.graph.constants) == {"w", "w_1"}
+    assert model.params["w"].axis == 0
+    assert model.params["w_1"] == model.params["rows"]

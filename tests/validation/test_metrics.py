@@ -53,5 +53,23 @@ def test_only_rows_of_scores_have_classes():
     assert compared((picture, picture)).same_class is None
 
 
+def test_integer_outputs_are_the_same_or_not():
+    target, output = np.array([[3, 4], [5, 6]]), np.array([[3, 4], [5, 600]])
+    found = compared((output, target))
+    assert found.same_class == 0.75
+    assert (found.sqnr_db, found.cosine, found.relative_error) == (300.0, 1.0, 0.0)
+
+
+def test_integer_outputs_behind_scores_have_no_part_in_the_figures():
+    scores = np.array([[0.25, 0.5]], np.float32)
+    found = Comparison()
+    found.add([scores, np.array([1])], [scores, np.array([9])])
+    assert (found.sqnr_db, found.same_class) == (300.0, 1.0)
+
+
+def test_accuracy_of_class_numbers():
+    assert accuracy(np.array([0, 2, 1]), np.array([0, 2, 2])) == pytest.approx(2 / 3)
+
+
 def test_accuracy():
     assert accuracy(T, np.array([1, 0])) == 0.5

@@ -327,24 +327,67 @@ def _split(flow: ChannelFlow, node: Node, axis: Axis, sizes: Sequence[int]) -> l
     return [blocks[:, 0], *[Fixed(f"{node.name} splits it from the channels")] * (len(sizes) - 1)]
 
 
+# ---- ops through which no channel is followed --------------------------------------------------------------
+
+
+def _opaque(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
+    """All that it reads keeps its size, and so does its result."""
+    fixed = Fixed(f"{node.name} ({node.op}) needs every index")
+    for name in node.inputs:
+        for axis in flow.axes(name):
+            flow.pin(axis, fixed.reason)
+    return [fixed] * len(flow.shape(node.output))
+
+
+_ELEMENTWISE = (
+    *(Op.RELU, Op.RELU6, Op.LEAKY_RELU, Op.ELU, Op.GELU, Op.SIGMOID, Op.TANH, Op.HARDSWISH, Op.SOFTPLUS, Op.MISH),
+    *(
+        Op.CLAMP,
+        Op.EXP,
+        Op.LOG,
+        Op.SQRT,
+        Op.RSQRT,
+        Op.ABS,
+        Op.NEG,
+        Op.SIN,
+        Op.COS,
+        Op.FLOOR,
+        Op.CEIL,
+        Op.ROUND,
+        Op.SIGN,
+    ),
+    *(Op.ERF, Op.CAST, Op.REQUANTIZE, Op.LOGICAL_NOT),
+)
+_BROADCASTING = (
+    *(Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.POW, Op.MINIMUM, Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL),
+    *(Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND, Op.LOGICAL_OR, Op.PRELU),
+)
+_OPAQUE = (
+    *(
+        Op.LAYER_NORM,
+        Op.RMS_NORM,
+        Op.MATMUL,
+        Op.WHERE,
+        Op.ARGMAX,
+        Op.ARGMIN,
+        Op.CUMSUM,
+        Op.TOPK_VALUES,
+        Op.TOPK_INDICES,
+    ),
+    *(Op.EXPAND, Op.GATHER, Op.GATHER_ELEMENTS, Op.DEPTH_TO_SPACE, Op.SPACE_TO_DEPTH),
+)
+
 CHANNEL_RULES: dict[Op, ChannelRule] = {
-    Op.CONV2D: _conv2d,
+    **dict.fromkeys(_ELEMENTWISE, _same),
+    **dict.fromkeys(_BROADCASTING, _broadcast),
+    **dict.fromkeys(_OPAQUE, _opaque),
+    **dict.fromkeys((Op.MEAN, Op.SUM, Op.REDUCE_MAX, Op.REDUCE_MIN), _mean),
+    **dict.fromkeys((Op.CONV2D, Op.CONV_TRANSPOSE2D), _conv2d),
+    **dict.fromkeys((Op.SOFTMAX, Op.LOG_SOFTMAX), _softmax),
+    **dict.fromkeys((Op.MAX_POOL2D, Op.AVG_POOL2D, Op.RESIZE), _pool2d),
     Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
     Op.LINEAR: _linear,
     Op.BATCH_NORM: _batch_norm,
-    Op.RELU: _same,
-    Op.RELU6: _same,
-    Op.LEAKY_RELU: _same,
-    Op.SIGMOID: _same,
-    Op.TANH: _same,
-    Op.HARDSWISH: _same,
-    Op.SOFTMAX: _softmax,
-    Op.ADD: _broadcast,
-    Op.SUB: _broadcast,
-    Op.MUL: _broadcast,
-    Op.MAX_POOL2D: _pool2d,
-    Op.AVG_POOL2D: _pool2d,
-    Op.MEAN: _mean,
     Op.RESHAPE: _reshape,
     Op.PERMUTE: _permute,
     Op.CONCAT: _concat,

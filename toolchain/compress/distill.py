@@ -12,7 +12,7 @@ is used where `temperature` is given; the third keeps a student that sees few sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import cos, log10, pi
 from typing import TypeAlias
@@ -102,9 +102,9 @@ def _train(
 
 
 def distillation_loss(outputs: Sequence[Tensor], targets: Sequence[Tensor], recipe: Distillation) -> Tensor:
-    """The first two terms of the module's formula."""
+    """The first two terms of the module's formula; outputs that are indices or booleans teach nothing."""
     loss = torch.zeros(())
-    for output, target in zip(outputs, targets, strict=True):
+    for output, target in _reals(outputs, targets):
         loss = loss + (output - target).square().sum() / target.square().sum().clamp_min(1e-12)
         if recipe.temperature is not None:
             soft = F.kl_div(
@@ -125,10 +125,14 @@ def sqnr_db(student: GraphModule, teacher: Graph, batches: Iterable[Sequence[np.
         for arrays in batches:
             inputs = to_tensors(arrays)
             targets = run(teacher, inputs, constants=constants)
-            for output, target in zip(_outputs(student, inputs), targets, strict=True):
+            for output, target in _reals(_outputs(student, inputs), targets):
                 signal += float(target.double().square().sum())
                 noise += float((output - target).double().square().sum())
     return 10 * log10(max(signal, 1e-300) / max(noise, 1e-300))
+
+
+def _reals(outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    return ((output, target) for output, target in zip(outputs, targets, strict=True) if target.is_floating_point())
 
 
 def _outputs(student: GraphModule, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

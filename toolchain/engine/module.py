@@ -143,7 +143,11 @@ def _register(root: nn.Module, name: str, tensor: Tensor, *, trainable: bool) ->
 def _rounded_activations(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:
     """Activations that get a grid: all quantized ones but those that an op merely moved from another on the same
     grid."""
-    moved = {node.output for node in graph.nodes if not QUANTIZATION_RULES[node.op].rounds}
+    moved = {
+        node.output
+        for node in graph.nodes
+        if not QUANTIZATION_RULES[node.op].rounds and params.get(node.inputs[0]) == params.get(node.output)
+    }
     return {name: params[name] for name in graph.activations if name in params and name not in moved}
 
 

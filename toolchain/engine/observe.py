@@ -19,16 +19,18 @@ from toolchain.quantization.statistics import BINS, TensorStatistics, channel_ax
 def observe(
     graph: Graph, batches: Iterable[Sequence[np.ndarray]], *, histograms: bool = False
 ) -> dict[str, TensorStatistics]:
-    """Statistics of every activation over `batches`; `histograms` adds the counts that percentiles need.
+    """Statistics of every real activation over `batches`; `histograms` adds the counts that percentiles need.
 
     Memory is that of running one batch plus `BINS` counts a tensor, whatever the number of batches. Raises
     UnsupportedError naming the first tensor that becomes NaN or infinite.
     """
-    found = {name: TensorStatistics() for name in graph.activations}
-    axes = {name: channel_axis(graph, name) for name in graph.activations}
+    found = {name: TensorStatistics() for name in graph.activations if graph.is_real(name)}
+    axes = {name: channel_axis(graph, name) for name in found}
     constants = as_tensors(graph.constants)
 
     def hook(name: str, value: Tensor) -> Tensor:
+        if name not in found:
+            return value
         try:
             found[name] = found[name].merged(measure(value, axes[name], histograms=histograms))
         except ValueError as error:

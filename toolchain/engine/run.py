@@ -50,13 +50,16 @@ def run(
 
 
 def runnable_batches(graph: Graph, batches: Iterable[Sequence[np.ndarray]]) -> Iterator[Sequence[np.ndarray]]:
-    """The batches as they are where the graph treats samples apart, else one sample at a time."""
+    """The batches as they are where the graph treats samples apart, else as many rows at a time as it was traced
+    with."""
     apart = mixes_samples(graph) is None
+    rows = [value.type.shape[0] for value in graph.inputs] if not apart else []
     for batch in batches:
         if apart:
             yield batch
         else:
-            yield from (tuple(array[i : i + 1] for array in batch) for i in range(len(batch[0])))
+            for part in range(-(-len(batch[0]) // rows[0])):
+                yield tuple(array[part * n : (part + 1) * n] for array, n in zip(batch, rows, strict=True))
 
 
 def predict(graph: Graph, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:

@@ -27,19 +27,22 @@ class Simulator:
         self.model = model
         self._constants = {name: _real(model.integers[name], model.params[name]) for name in model.integers}
         for name, array in model.graph.constants.items():
-            self._constants.setdefault(name, torch.from_numpy(np.array(array, np.float64)))
+            if name not in self._constants:
+                stored = model.stored_values(name) if array.dtype.kind == "f" else array
+                self._constants[name] = _exact(stored)
 
     def node(self, node: Node, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Result of `node` for the integers (floats where a tensor has no params) of its activations by name."""
         rule = QUANTIZATION_RULES[node.op]
         in_steps = rule.kind is Kind.SHARED and rule.rounds and node.output in self.model.params
+        in_steps = in_steps and node.output not in self.model.float_nodes
         constants = self._constants
         given = [constants[n] if n in constants else self._value(n, inputs[n], in_steps) for n in node.inputs]
         with torch.inference_mode():
             result = evaluate(node, given)
             params = self.model.params.get(node.output)
             if params is None:
-                return result.float().numpy()
+                return (result.float() if result.is_floating_point() else result).numpy()
             scale, zero = 1.0 if in_steps else float(params.scale.max()), int(params.zero_point.flat[0])
             low, high = clamp_integers(params, str(node.attributes.get("activation", "none")))
             q = torch.clamp(torch.round(result / scale) + zero, low, high)
@@ -56,7 +59,7 @@ class Simulator:
     def _value(self, name: str, array: np.ndarray, in_steps: bool) -> Tensor:
         params = self.model.params.get(name)
         if params is None:
-            return torch.from_numpy(np.array(array, np.float64))
+            return _exact(array)
         return _real(array, replace(params, scale=np.ones_like(params.scale)) if in_steps else params)
 
 
@@ -64,6 +67,11 @@ def simulate(model: QuantizedGraph, inputs: Sequence[np.ndarray]) -> list[np.nda
     """Outputs of `model` in order."""
     values = Simulator(model).run(inputs)
     return [values[name] for name in model.graph.outputs]
+
+
+def _exact(array: np.ndarray) -> Tensor:
+    """Reals in float64, anything else as it is."""
+    return torch.from_numpy(np.array(array, np.float64 if array.dtype.kind == "f" else array.dtype))
 
 
 def _real(q: np.ndarray, params: AffineParams) -> Tensor:

@@ -54,7 +54,8 @@ class ArtifactFacts:
 
 
 class Runner(Protocol):
-    """A loaded file. Arrays go in and come out in torch's logical layout (NCHW), batch size as traced.
+    """A loaded file. Arrays go in and come out in torch's logical layout (NCHW), batch size as traced, or any where
+    the file has a dynamic batch.
 
     A quantized file with integer in- and outputs takes and gives the integers of the specification (int8), even where
     the file stores them shifted to uint8; one with float in- and outputs takes and gives float32.

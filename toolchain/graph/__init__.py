@@ -1,7 +1,8 @@
 """The neutral graph: types, ops, shape rules, folding, cost, text form. Knows nothing of torch or of any file
 format."""
 
-from toolchain.graph.batch import mixes_samples
+from toolchain.graph.batch import BATCHES, mixes_samples, with_batch
+from toolchain.graph.finding import Finding
 from toolchain.graph.fold import fold, fold_structure
 from toolchain.graph.graph import Graph, subgraph, sweep
 from toolchain.graph.node import Node, unsupported
@@ -11,9 +12,11 @@ from toolchain.graph.text import format_graph, parse_graph
 from toolchain.graph.types import DType, Source, TensorType, Value
 
 __all__ = [
+    "BATCHES",
     "WEIGHTED",
     "Codebook",
     "DType",
+    "Finding",
     "Graph",
     "Node",
     "Op",
@@ -29,4 +32,5 @@ __all__ = [
     "subgraph",
     "sweep",
     "unsupported",
+    "with_batch",
 ]

@@ -6,10 +6,16 @@ Axis 0 is followed through the nodes: an op that sums over it, moves it, joins i
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from toolchain.errors import UnsupportedError
 from toolchain.graph.graph import Graph
-from toolchain.graph.node import Node
+from toolchain.graph.node import Node, unsupported
 from toolchain.graph.ops import Op
+from toolchain.graph.types import TensorType, Value
+
+BATCHES = (2, 3)
+"""Two batches that tell apart what follows the batch; of one sample, axes of size 1 hide where the batch goes."""
 
 
 def mixes_samples(graph: Graph) -> Node | None:
@@ -23,6 +29,34 @@ def mixes_samples(graph: Graph) -> Node | None:
     return None
 
 
+def with_batch(graph: Graph, batch: int) -> Graph:
+    """The same graph for `batch` samples, axis 0 of every in- and output.
+
+    Raises UnsupportedError that names the node, or the input, for which the batch cannot be chosen.
+    """
+    sizes = {value.name: value.type.shape[:1] for value in graph.inputs}
+    if () in sizes.values() or len(set(sizes.values())) != 1:
+        found = ", ".join(f"{value.name}{list(value.type.shape)}" for value in graph.inputs)
+        raise UnsupportedError(
+            f"the batch of this model cannot be chosen: its inputs are {found}, of which axis 0 is not one batch",
+            hint="leave out dynamic_batch, or give every input the batch as its first axis",
+        )
+    if (mixing := mixes_samples(graph)) is not None:
+        raise unsupported(mixing, "mixes the samples of a batch, so that the batch cannot be chosen")
+    inputs = tuple(Value(v.name, TensorType(v.type.dtype, (batch, *v.type.shape[1:]))) for v in graph.inputs)
+    resized = replace(graph, inputs=inputs, nodes=tuple(_with_batch(node, batch) for node in graph.nodes))
+    for node in resized.nodes:
+        if resized.types[node.output].shape[:1] != (batch,):
+            raise unsupported(node, "gives a result that does not follow the batch")
+    return resized
+
+
+def _with_batch(node: Node, batch: int) -> Node:
+    if node.op not in (Op.RESHAPE, Op.EXPAND):
+        return node
+    return replace(node, attributes={**node.attributes, "shape": (batch, *node["shape"][1:])})
+
+
 def _never(graph: Graph, node: Node) -> bool:
     return False
 
@@ -32,16 +66,45 @@ def _reshapes_axis_0(graph: Graph, node: Node) -> bool:
     return bool(before[:1] != node["shape"][:1])
 
 
-_BROADCASTING = frozenset({Op.ADD, Op.SUB, Op.MUL})
+def _axis_is_0(graph: Graph, node: Node) -> bool:
+    return bool(node["axis"] == 0)
+
+
+def _axes_have_0(graph: Graph, node: Node) -> bool:
+    return 0 in node["axes"]
+
+
+_BROADCASTING = frozenset(
+    {Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.POW, Op.MINIMUM, Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL}
+    | {Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND, Op.LOGICAL_OR, Op.WHERE}
+)
+
+
+def _gathers(graph: Graph, node: Node) -> bool:
+    """The indices of a constant table bring the batch; what is gathered from an activation keeps its own."""
+    table, indices = (graph.is_constant(name) for name in node.inputs)
+    if table:
+        return bool(node["axis"] != 0)
+    return not indices or bool(node["axis"] == 0)
+
+
+def _multiplies(graph: Graph, node: Node) -> bool:
+    """Matrices, or a batch that only one of the operands has."""
+    batches = [graph.types[name].shape[:1] for name in node.inputs if not graph.is_constant(name)]
+    return graph.types[node.output].rank == 2 or batches != [graph.types[node.output].shape[:1]] * len(batches)
+
 
 _MIXES: dict[Op, Callable[[Graph, Node], bool]] = {
-    Op.SOFTMAX: lambda graph, node: node["axis"] == 0,
-    Op.MEAN: lambda graph, node: 0 in node["axes"],
+    **dict.fromkeys((Op.SOFTMAX, Op.LOG_SOFTMAX, Op.CONCAT, Op.ARGMAX, Op.ARGMIN, Op.CUMSUM), _axis_is_0),
+    **dict.fromkeys((Op.TOPK_VALUES, Op.TOPK_INDICES, Op.GATHER_ELEMENTS), _axis_is_0),
+    **dict.fromkeys((Op.MEAN, Op.SUM, Op.REDUCE_MAX, Op.REDUCE_MIN, Op.SLICE), _axes_have_0),
+    **dict.fromkeys((Op.LAYER_NORM, Op.RMS_NORM), _axes_have_0),
     Op.RESHAPE: _reshapes_axis_0,
+    Op.EXPAND: _reshapes_axis_0,
     Op.PERMUTE: lambda graph, node: node["axes"][0] != 0,
-    Op.CONCAT: lambda graph, node: node["axis"] == 0,
     Op.PAD: lambda graph, node: bool(node["amounts"][0] or node["amounts"][len(node["amounts"]) // 2]),
-    Op.SLICE: lambda graph, node: 0 in node["axes"],
+    Op.GATHER: _gathers,
+    Op.MATMUL: _multiplies,
     Op.LINEAR: lambda graph, node: graph.types[node.inputs[0]].rank == 1,
 }
 """Ops that mix samples, and when; all others leave axis 0 as it is."""

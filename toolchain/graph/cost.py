@@ -94,27 +94,35 @@ def _no_arithmetic(node: Node, given: list[TensorType], result: TensorType) -> i
     return 0
 
 
+def _matmul(node: Node, given: list[TensorType], result: TensorType) -> int:
+    return result.elements * given[0].shape[-1]
+
+
+def _conv_transpose(node: Node, given: list[TensorType], result: TensorType) -> int:
+    # every input element meets each weight of its group's features once
+    features_per_group: int = given[1].shape[0] // node["groups"]
+    return given[0].elements * features_per_group * prod(given[1].shape[2:])
+
+
+_FREE = (
+    *(Op.RELU, Op.RELU6, Op.CLAMP, Op.ABS, Op.NEG, Op.FLOOR, Op.CEIL, Op.ROUND, Op.SIGN, Op.CAST, Op.MINIMUM),
+    *(Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL, Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND),
+    *(Op.LOGICAL_OR, Op.LOGICAL_NOT, Op.WHERE, Op.MAX_POOL2D, Op.REDUCE_MAX, Op.REDUCE_MIN, Op.ARGMAX, Op.ARGMIN),
+    *(Op.TOPK_VALUES, Op.TOPK_INDICES, Op.RESHAPE, Op.PERMUTE, Op.CONCAT, Op.PAD, Op.SLICE, Op.EXPAND, Op.GATHER),
+    *(Op.GATHER_ELEMENTS, Op.DEPTH_TO_SPACE, Op.SPACE_TO_DEPTH),
+)
+_ONE_A_RESULT = (
+    *(Op.BATCH_NORM, Op.LEAKY_RELU, Op.PRELU, Op.ELU, Op.GELU, Op.SIGMOID, Op.TANH, Op.HARDSWISH, Op.SOFTPLUS, Op.MISH),
+    *(Op.SOFTMAX, Op.LOG_SOFTMAX, Op.EXP, Op.LOG, Op.SQRT, Op.RSQRT, Op.SIN, Op.COS, Op.ERF, Op.REQUANTIZE, Op.ADD),
+    *(Op.SUB, Op.MUL, Op.DIV, Op.POW, Op.RESIZE, Op.CUMSUM),
+)
+
 COST_RULES: dict[Op, CostRule] = {
-    Op.CONV2D: _convolution,
-    Op.DEPTHWISE_CONV2D: _convolution,
+    **dict.fromkeys(_FREE, _no_arithmetic),
+    **dict.fromkeys(_ONE_A_RESULT, _per_result),
+    **dict.fromkeys((Op.LAYER_NORM, Op.RMS_NORM, Op.AVG_POOL2D, Op.MEAN, Op.SUM), _per_input),
+    **dict.fromkeys((Op.CONV2D, Op.DEPTHWISE_CONV2D), _convolution),
+    Op.CONV_TRANSPOSE2D: _conv_transpose,
     Op.LINEAR: _linear,
-    Op.BATCH_NORM: _per_result,
-    Op.RELU: _no_arithmetic,
-    Op.RELU6: _no_arithmetic,
-    Op.LEAKY_RELU: _per_result,
-    Op.SIGMOID: _per_result,
-    Op.TANH: _per_result,
-    Op.HARDSWISH: _per_result,
-    Op.SOFTMAX: _per_result,
-    Op.ADD: _per_result,
-    Op.SUB: _per_result,
-    Op.MUL: _per_result,
-    Op.MAX_POOL2D: _no_arithmetic,
-    Op.AVG_POOL2D: _per_input,
-    Op.MEAN: _per_input,
-    Op.RESHAPE: _no_arithmetic,
-    Op.PERMUTE: _no_arithmetic,
-    Op.CONCAT: _no_arithmetic,
-    Op.PAD: _no_arithmetic,
-    Op.SLICE: _no_arithmetic,
+    Op.MATMUL: _matmul,
 }

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
+from toolchain.graph.blocks import order_blocks, reordered_constants
 from toolchain.graph.graph import Graph, unique_name
 from toolchain.graph.node import Node
 from toolchain.graph.ops import ACTIVATIONS, WEIGHTED, Op
-from toolchain.graph.structure import Structure
+from toolchain.graph.sequences import keep_images
+from toolchain.graph.structure import Codebook, Structure
 
 _FUSABLE = WEIGHTED | {Op.ADD, Op.SUB, Op.MUL}
 
@@ -28,19 +31,25 @@ def fold(graph: Graph) -> Graph:
     """Fold batch norms, explicit zero pads, activations and reshapes that do nothing. Idempotent."""
     while True:
         before = graph.nodes
-        for rewrite in (_drop_identities, _fold_batch_norms, _fold_pads, _fuse_activations):
+        for rewrite in _REWRITES:
             graph = rewrite(graph)
         if graph.nodes == before:
             return graph
 
 
 def fold_structure(structure: Structure, before: Graph, after: Graph) -> Structure:
-    """`structure` for a graph that has been folded: masks hold; a codebook whose weights were rescaled is dropped."""
-    for name in tuple(structure.codebooks):
-        same = name in after.constants and np.array_equal(before.constants[name], after.constants[name])
-        if not same:
-            structure = structure.without_codebook(name)
-    return structure
+    """`structure` for a graph that has been folded: masks hold; a codebook whose weights were rescaled is dropped; both
+    follow weights that were reordered."""
+    moved = reordered_constants(before, after)
+    masks = {name: moved[name].apply(mask) for name, mask in structure.masks.items() if name in moved}
+    books = {}
+    for name, book in structure.codebooks.items():
+        weight = moved[name].apply(before.constants[name]) if name in moved else before.constants[name]
+        if name in moved:
+            books[name] = Codebook(book.values, moved[name].apply(book.indices))
+        if name not in after.constants or not np.array_equal(weight, after.constants[name]):
+            structure, _ = structure.without_codebook(name), books.pop(name, None)
+    return structure.with_masks(masks).with_codebooks(books)
 
 
 def batch_norm_affine(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray]:
@@ -64,6 +73,28 @@ def _fold_batch_norms(graph: Graph) -> Graph:
         else:
             nodes[norm.output] = _as_depthwise(graph, norm, multiplier, offset, constants)
     return graph.with_nodes(_in_order(graph, nodes), constants)
+
+
+def _widen_batch_norms(graph: Graph) -> Graph:
+    """A batch norm of what is no image, and which no layer takes in, as one of an image."""
+    taken = set(graph.types)
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        producer = graph.producers.get(node.inputs[0])
+        shape = graph.types[node.output].shape
+        if node.op is not Op.BATCH_NORM or len(shape) == 4 or (producer and _absorbs(graph, producer, node)):
+            nodes.append(node)
+            continue
+        image, normed = (unique_name(f"{node.output}.{part}", taken) for part in ("image", "batch_norm"))
+        taken |= {image, normed}
+        places = shape[2:]
+        wide = {"shape": (*shape[:2], prod(places[:-1]), prod(places[-1:]))}
+        nodes += [
+            Node(Op.RESHAPE, image, node.inputs[:1], (image,), wide, node.source),
+            replace(node, name=normed, inputs=(image, *node.inputs[1:]), outputs=(normed,)),
+            Node(Op.RESHAPE, node.name, (normed,), node.outputs, {"shape": shape}, node.source),
+        ]
+    return graph.with_nodes(nodes)
 
 
 def _in_order(graph: Graph, nodes: dict[str, Node]) -> list[Node]:
@@ -129,7 +160,8 @@ def _fold_pads(graph: Graph) -> Graph:
 
 def _pads_image_with_zeros(graph: Graph, pad: Node) -> bool:
     amounts = pad["amounts"]
-    return len(amounts) == 8 and not any(amounts[i] for i in (0, 1, 4, 5)) and pad["value"] == 0.0 and min(amounts) >= 0
+    zeros = pad["mode"] == "constant" and pad["value"] == 0.0 and min(amounts) >= 0
+    return len(amounts) == 8 and not any(amounts[i] for i in (0, 1, 4, 5)) and zeros
 
 
 def _fuse_activations(graph: Graph) -> Graph:
@@ -150,7 +182,8 @@ def _fuse_activations(graph: Graph) -> Graph:
 
 
 def _drop_identities(graph: Graph) -> Graph:
-    """Reshapes, permutes, pads and slices that leave their input as it was; consecutive reshapes become one."""
+    """Reshapes, permutes, pads, slices and expansions that leave their input as it was; consecutive reshapes become
+    one, and so do permutes; an even gather becomes a slice."""
     renamed: dict[str, str] = {}
     nodes: list[Node] = []
     for original in graph.nodes:
@@ -159,20 +192,74 @@ def _drop_identities(graph: Graph) -> Graph:
         if identity is not None and identity(graph, node) and node.output not in graph.outputs:
             renamed[node.output] = node.inputs[0]
         else:
-            nodes.append(_merge_reshape(nodes, node))
-    return graph.with_nodes(nodes)
+            nodes.append(_merged(graph, nodes, node))
+    return _drop_expansions(graph.with_nodes(nodes))
 
 
-def _merge_reshape(before: list[Node], node: Node) -> Node:
-    if node.op is not Op.RESHAPE:
+def _merged(graph: Graph, before: list[Node], node: Node) -> Node:
+    if node.op is Op.GATHER:
+        return _as_slice(graph, node)
+    if node.op not in (Op.RESHAPE, Op.PERMUTE):
         return node
     producer = next((n for n in reversed(before) if n.output == node.inputs[0]), None)
-    return replace(node, inputs=producer.inputs) if producer is not None and producer.op is Op.RESHAPE else node
+    if producer is None or producer.op is not node.op:
+        return node
+    node = replace(node, inputs=producer.inputs)
+    if node.op is Op.RESHAPE:
+        return node
+    return node.with_attributes(axes=tuple(producer["axes"][axis] for axis in node["axes"]))
 
+
+def _as_slice(graph: Graph, node: Node) -> Node:
+    """A gather of places that lie evenly, all known."""
+    source, indices = node.inputs
+    places = graph.constants.get(indices)
+    if places is None or places.ndim != 1 or len(places) < 2 or graph.is_constant(source):
+        return node
+    first, step = int(places[0]), int(places[1]) - int(places[0])
+    if first < 0 or step < 1 or not np.array_equal(places, first + step * np.arange(len(places))):
+        return node
+    bounds = {"axes": (node["axis"],), "starts": (first,), "stops": (int(places[-1]) + 1,), "steps": (step,)}
+    return replace(node, op=Op.SLICE, inputs=(source,), attributes=bounds)
+
+
+def _drop_expansions(graph: Graph) -> Graph:
+    """An op that broadcasts reads what an expansion reads, where its result has the same shape all the same."""
+    return graph.with_nodes(_unexpanded(graph, node) if node.op in _BROADCASTING else node for node in graph.nodes)
+
+
+def _unexpanded(graph: Graph, node: Node) -> Node:
+    inputs = list(node.inputs)
+    for position, name in enumerate(node.inputs):
+        maker = graph.producers.get(name)
+        if maker is None or maker.op is not Op.EXPAND:
+            continue
+        tried = [*inputs[:position], maker.inputs[0], *inputs[position + 1 :]]
+        same_rank = graph.types[maker.inputs[0]].rank == graph.types[name].rank
+        if same_rank and np.broadcast_shapes(*(graph.types[n].shape for n in tried)) == graph.types[node.output].shape:
+            inputs = tried
+    return replace(node, inputs=tuple(inputs))
+
+
+_BROADCASTING = frozenset(
+    {Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.POW, Op.MINIMUM, Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL}
+    | {Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND, Op.LOGICAL_OR, Op.WHERE}
+)
+
+_REWRITES: tuple[Callable[[Graph], Graph], ...] = (
+    _drop_identities,
+    keep_images,
+    _widen_batch_norms,
+    _fold_batch_norms,
+    _fold_pads,
+    _fuse_activations,
+    order_blocks,
+)
 
 _IDENTITIES: dict[Op, Callable[[Graph, Node], bool]] = {
     Op.RESHAPE: lambda graph, node: graph.types[node.inputs[0]].shape == node["shape"],
     Op.PERMUTE: lambda graph, node: node["axes"] == tuple(range(len(node["axes"]))),
     Op.PAD: lambda graph, node: not any(node["amounts"]),
+    Op.EXPAND: lambda graph, node: graph.types[node.inputs[0]].shape == node["shape"],
     Op.SLICE: lambda graph, node: graph.types[node.output].shape == graph.types[node.inputs[0]].shape,
 }

@@ -79,6 +79,10 @@ class Graph:
         """Names of the tensors that are not constants: inputs, then node outputs in evaluation order."""
         return (*self.input_names, *(name for node in self.nodes for name in node.outputs))
 
+    def is_real(self, name: str) -> bool:
+        """Whether a tensor holds real numbers, which can be quantized, and not indices or booleans."""
+        return self.types[name].dtype.is_float
+
     def is_constant(self, name: str) -> bool:
         return name in self.constants
 

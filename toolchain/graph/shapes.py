@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from toolchain.graph.node import Node, unsupported
-from toolchain.graph.ops import Op
+from toolchain.graph.ops import SIGNATURES, Op
 from toolchain.graph.types import DType, Shape, TensorType, Value
 
 ShapeRule: TypeAlias = Callable[[Node, list[TensorType]], Shape]
@@ -30,8 +30,15 @@ def infer_types(
             shape = SHAPE_RULES[node.op](node, given)
         except (ValueError, IndexError) as error:
             raise unsupported(node, f"inputs of shape {[t.shape for t in given]} do not fit: {error}") from error
-        types[node.output] = TensorType(given[0].dtype, shape)
+        types[node.output] = TensorType(result_dtype(node, given), shape)
     return types
+
+
+def result_dtype(node: Node, given: list[TensorType]) -> DType:
+    """Element type of a node's result: its signature's, a cast's own, else that of its inputs."""
+    if node.op is Op.CAST:
+        return DType(node["dtype"])
+    return SIGNATURES[node.op].dtype or given[1 if node.op is Op.WHERE else 0].dtype
 
 
 def window_extent(size: int, kernel: int, stride: int, before: int, after: int, dilation: int = 1) -> int:
@@ -81,13 +88,91 @@ def _same(node: Node, given: list[TensorType]) -> Shape:
 
 
 def _broadcast(node: Node, given: list[TensorType]) -> Shape:
-    return np.broadcast_shapes(given[0].shape, given[1].shape)
+    return np.broadcast_shapes(*(kind.shape for kind in given))
 
 
-def _mean(node: Node, given: list[TensorType]) -> Shape:
+def _conv_transpose2d(node: Node, given: list[TensorType]) -> Shape:
+    (batch, channels, *size), (features, fan_in, *kernel) = given[0].shape, given[1].shape
+    if channels != fan_in * node["groups"]:
+        raise ValueError(f"{channels} channels for {node['groups']} groups of {fan_in}")
+    before, after = node["padding"][:2], node["padding"][2:]
+    extents = [
+        (size[i] - 1) * node["stride"][i]
+        + node["dilation"][i] * (kernel[i] - 1)
+        + 1
+        + node["output_padding"][i]
+        - before[i]
+        - after[i]
+        for i in range(2)
+    ]
+    return (batch, features, *extents)
+
+
+def _prelu(node: Node, given: list[TensorType]) -> Shape:
+    _broadcast(node, given)
+    return given[0].shape
+
+
+def _matmul(node: Node, given: list[TensorType]) -> Shape:
+    left, right = given[0].shape, given[1].shape
+    if len(left) < 2 or len(right) < 2 or left[-1] != right[-2]:
+        raise ValueError("the last axis of the first must be the last but one of the second")
+    return (*np.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1])
+
+
+def _norm(node: Node, given: list[TensorType]) -> Shape:
+    rank, axes = given[0].rank, node["axes"]
+    if axes != tuple(range(rank - len(axes), rank)):
+        raise ValueError(f"{axes} are not the last axes of {rank}")
+    return given[0].shape
+
+
+def _reduction(node: Node, given: list[TensorType]) -> Shape:
+    axes = node["axes"] if "axes" in node.attributes else (node["axis"],)
     if node["keepdim"]:
-        return tuple(1 if axis in node["axes"] else size for axis, size in enumerate(given[0].shape))
-    return tuple(size for axis, size in enumerate(given[0].shape) if axis not in node["axes"])
+        return tuple(1 if axis in axes else size for axis, size in enumerate(given[0].shape))
+    return tuple(size for axis, size in enumerate(given[0].shape) if axis not in axes)
+
+
+def _topk(node: Node, given: list[TensorType]) -> Shape:
+    shape, axis = given[0].shape, node["axis"]
+    if node["count"] > shape[axis]:
+        raise ValueError(f"{node['count']} of {shape[axis]}")
+    return (*shape[:axis], node["count"], *shape[axis + 1 :])
+
+
+def _expand(node: Node, given: list[TensorType]) -> Shape:
+    shape: Shape = node["shape"]
+    if np.broadcast_shapes(given[0].shape, shape) != shape:
+        raise ValueError(f"it cannot take the shape {shape}")
+    return shape
+
+
+def _gather(node: Node, given: list[TensorType]) -> Shape:
+    axis, shape = node["axis"], given[0].shape
+    return (*shape[:axis], *given[1].shape, *shape[axis + 1 :])
+
+
+def _gather_elements(node: Node, given: list[TensorType]) -> Shape:
+    return given[1].shape
+
+
+def _resize(node: Node, given: list[TensorType]) -> Shape:
+    return (*given[0].shape[:2], *node["size"])
+
+
+def _depth_to_space(node: Node, given: list[TensorType]) -> Shape:
+    (batch, channels, height, width), block = given[0].shape, node["block"]
+    if channels % block**2:
+        raise ValueError(f"{channels} channels are no multiple of {block**2}")
+    return (batch, channels // block**2, height * block, width * block)
+
+
+def _space_to_depth(node: Node, given: list[TensorType]) -> Shape:
+    (batch, channels, height, width), block = given[0].shape, node["block"]
+    if height % block or width % block:
+        raise ValueError(f"{height}x{width} is not made of blocks of {block}")
+    return (batch, channels * block**2, height // block, width // block)
 
 
 def _reshape(node: Node, given: list[TensorType]) -> Shape:
@@ -121,27 +206,46 @@ def _slice(node: Node, given: list[TensorType]) -> Shape:
     return tuple(shape)
 
 
+_LIKE_THE_INPUT = (
+    *(Op.BATCH_NORM, Op.RELU, Op.RELU6, Op.LEAKY_RELU, Op.ELU, Op.GELU, Op.SIGMOID, Op.TANH, Op.HARDSWISH, Op.SOFTPLUS),
+    *(Op.MISH, Op.CLAMP, Op.SOFTMAX, Op.LOG_SOFTMAX, Op.EXP, Op.LOG, Op.SQRT, Op.RSQRT, Op.ABS, Op.NEG, Op.SIN, Op.COS),
+    *(Op.FLOOR, Op.CEIL, Op.ROUND, Op.SIGN, Op.ERF, Op.CAST, Op.REQUANTIZE, Op.LOGICAL_NOT, Op.CUMSUM),
+)
+_BROADCAST = (
+    *(Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.POW, Op.MINIMUM, Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL),
+    *(Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND, Op.LOGICAL_OR, Op.WHERE),
+)
+
 SHAPE_RULES: dict[Op, ShapeRule] = {
+    **dict.fromkeys(_LIKE_THE_INPUT, _same),
+    **dict.fromkeys(_BROADCAST, _broadcast),
     Op.CONV2D: _conv2d,
     Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
+    Op.CONV_TRANSPOSE2D: _conv_transpose2d,
     Op.LINEAR: _linear,
-    Op.BATCH_NORM: _same,
-    Op.RELU: _same,
-    Op.RELU6: _same,
-    Op.LEAKY_RELU: _same,
-    Op.SIGMOID: _same,
-    Op.TANH: _same,
-    Op.HARDSWISH: _same,
-    Op.SOFTMAX: _same,
-    Op.ADD: _broadcast,
-    Op.SUB: _broadcast,
-    Op.MUL: _broadcast,
+    Op.LAYER_NORM: _norm,
+    Op.RMS_NORM: _norm,
+    Op.PRELU: _prelu,
+    Op.MATMUL: _matmul,
     Op.MAX_POOL2D: _pool2d,
     Op.AVG_POOL2D: _pool2d,
-    Op.MEAN: _mean,
+    Op.MEAN: _reduction,
+    Op.SUM: _reduction,
+    Op.REDUCE_MAX: _reduction,
+    Op.REDUCE_MIN: _reduction,
+    Op.ARGMAX: _reduction,
+    Op.ARGMIN: _reduction,
+    Op.TOPK_VALUES: _topk,
+    Op.TOPK_INDICES: _topk,
     Op.RESHAPE: _reshape,
     Op.PERMUTE: _permute,
     Op.CONCAT: _concat,
     Op.PAD: _pad,
     Op.SLICE: _slice,
+    Op.EXPAND: _expand,
+    Op.GATHER: _gather,
+    Op.GATHER_ELEMENTS: _gather_elements,
+    Op.RESIZE: _resize,
+    Op.DEPTH_TO_SPACE: _depth_to_space,
+    Op.SPACE_TO_DEPTH: _space_to_depth,
 }

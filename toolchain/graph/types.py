@@ -17,10 +17,11 @@ Attribute: TypeAlias = int | float | bool | str | tuple[int, ...]
 
 
 class DType(StrEnum):
-    """Element types, named as numpy names them."""
+    """Element types, named as numpy names them; int4, which numpy lacks, is held as int8 and stored two a byte."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
+    INT4 = "int4"
     INT8 = "int8"
     UINT8 = "uint8"
     INT16 = "int16"
@@ -30,11 +31,15 @@ class DType(StrEnum):
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        return np.dtype(self.value)
+        return np.dtype(np.int8 if self is DType.INT4 else self.value)
 
     @property
     def bytes(self) -> int:
         return self.numpy.itemsize
+
+    def stored_bytes(self, elements: int) -> int:
+        """Bytes that so many elements take in a file."""
+        return (elements + 1) // 2 if self is DType.INT4 else elements * self.bytes
 
     @property
     def is_float(self) -> bool:

@@ -118,14 +118,54 @@ def symmetric_params(bound: np.ndarray, dtype: DType = DType.INT8, axis: int | N
 
 
 def bias_params(source: AffineParams, weight: AffineParams) -> AffineParams:
-    """int32 at scale `s_in * s_w`, zero point 0: what the accumulator holds."""
+    """Integers at scale `s_in * s_w`, zero point 0: what the accumulator holds.
+
+    int32, or int64 beside int16 activations, whose kernels read nothing else; the integers fit int32 in both.
+    """
+    dtype = DType.INT64 if source.dtype is DType.INT16 else DType.INT32
     scale = np.maximum(source.scale.reshape(()) * weight.scale, np.float32(_TINY))
     low, high = _bounds(DType.INT32)
-    return AffineParams(
-        DType.INT32, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high
-    )
+    return AffineParams(dtype, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high)
+
+
+def largest_integer(dtype: DType) -> int:
+    """What a symmetric tensor of `dtype` reaches on both sides of zero."""
+    return _bounds(dtype)[1]
+
+
+def half(real: np.ndarray) -> np.ndarray:
+    """float16 values nearest to `real`; what is not zero stays not zero, as an epsilon may guard a division.
+
+    Raises ValueError where a value is beyond float16, which ends at 65504.
+    """
+    with np.errstate(over="ignore"):
+        rounded: np.ndarray = np.asarray(real).astype(np.float16)
+    if not np.array_equal(np.isfinite(rounded), np.isfinite(real)):
+        raise ValueError(f"a value of {float(np.abs(real).max()):.3g} is beyond float16, which ends at 65504")
+    vanished = (rounded == 0) & (real != 0)
+    if vanished.any():
+        smallest = np.finfo(np.float16).smallest_subnormal
+        rounded = np.where(vanished, np.copysign(smallest, real), rounded).astype(np.float16)
+    return rounded
+
+
+def pack_int4(values: np.ndarray) -> np.ndarray:
+    """int4 values, held as int8, two a byte: the first of a pair in the low half."""
+    flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    padded = np.append(flat, np.uint8(0)) if len(flat) % 2 else flat
+    packed: np.ndarray = (padded[::2] & 15) | (padded[1::2] << 4)
+    return packed
+
+
+def unpack_int4(packed: np.ndarray, count: int) -> np.ndarray:
+    """`count` int4 values, as int8, of bytes that `pack_int4` gave."""
+    low, high = (packed << 4).view(np.int8) >> 4, packed.view(np.int8) >> 4
+    values: np.ndarray = np.stack([low, high], axis=1).reshape(-1)[:count]
+    return values
 
 
 def _bounds(dtype: DType) -> tuple[int, int]:
+    if dtype is DType.INT4:
+        return -8, 7
     limits = np.iinfo(dtype.numpy)
     return int(limits.min), int(limits.max)

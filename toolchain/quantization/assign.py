@@ -1,6 +1,7 @@
 """From observed ranges to the affine parameters of every tensor of a folded graph.
 
-Tensors that an op only moves or selects from (`Kind.SHARED`) form groups with one range, the union of their members'.
+Tensors that an op only moves or selects from (`Kind.SHARED`) form groups with one range, the union of their members'
+(see `groups`); ops without an integer kernel compute in float (see `islands`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,20 @@ from typing import TypeAlias
 
 import numpy as np
 
-from toolchain.graph import WEIGHTED, DType, Graph, Node, Structure, unsupported
+from toolchain.errors import UnsupportedError, raise_collected
+from toolchain.graph import WEIGHTED, DType, Graph, Node, Structure
 from toolchain.graph.graph import unique_name
-from toolchain.quantization.affine import AffineParams, asymmetric_params, bias_params, symmetric_params
+from toolchain.quantization.affine import (
+    AffineParams,
+    asymmetric_params,
+    bias_params,
+    largest_integer,
+    symmetric_params,
+)
+from toolchain.quantization.groups import fixed_params, separate_fixed, shared_groups
+from toolchain.quantization.islands import find_float_nodes
+from toolchain.quantization.masks import limit_masks
 from toolchain.quantization.quantized import QuantizedGraph
-from toolchain.quantization.rules import QUANTIZATION_RULES, Kind
 from toolchain.quantization.scheme import Granularity, Scheme
 
 _BIAS_HEADROOM = 2.0**30  # half of int32: the other half is for the products the bias is added to
@@ -27,101 +37,72 @@ def assign_params(
 ) -> QuantizedGraph:
     """Give every tensor of the folded `graph` its parameters.
 
-    `ranges` holds (low, high) for every activation. A weight with a codebook is quantized per tensor, so that its k
-    values stay k values. Raises UnsupportedError listing an op without integer kernel or a clash of fixed parameters.
+    `ranges` holds (low, high) for every real activation. A weight with a codebook is quantized per tensor, so that
+    its k values stay k values. Raises UnsupportedError where the scheme allows no float islands and the graph needs
+    some.
     """
     structure = structure or Structure()
-    graph = _untie_biases(graph)
-    params = _activation_params(graph, ranges, scheme)
+    graph = _untie_tables(_untie_biases(graph))
+    float_nodes = find_float_nodes(graph, scheme.activation_dtype)
+    _check_islands(graph, float_nodes, scheme)
+    if scheme.activation_dtype is None:
+        return QuantizedGraph(graph, _fit(graph, {}, _wanted(graph, scheme, structure)), {}, float_nodes, scheme.reals)
+    graph, ranges = separate_fixed(graph, limit_masks(graph, ranges), float_nodes, scheme.activation_dtype)
+    params = _activation_params(graph, ranges, scheme, float_nodes)
     params |= _fit(graph, params, _wanted(graph, scheme, structure))
     for node in graph.nodes:
-        if node.op not in WEIGHTED:
+        if node.op not in WEIGHTED and node.output not in float_nodes:
             for name in node.inputs:
-                if graph.is_constant(name) and name not in params:
-                    params[name] = _activation(*_extent(graph.constants[name]), scheme)
-    return QuantizedGraph(graph, params)
+                if graph.is_constant(name) and graph.is_real(name) and name not in params:
+                    params[name] = _activation(*(ranges.get(name) or _extent(graph.constants[name])), scheme)
+    return QuantizedGraph(graph, params, {}, float_nodes, scheme.reals)
 
 
-def shared_groups(graph: Graph) -> dict[str, str]:
-    """Activation, or constant that shares with one -> representative of the tensors that must carry the same parameters
-    (union-find)."""
-    shared = [node for node in graph.nodes if QUANTIZATION_RULES[node.op].kind is Kind.SHARED]
-    parent = {name: name for name in (*graph.activations, *(name for node in shared for name in node.inputs))}
-
-    def root(name: str) -> str:
-        while parent[name] != name:
-            name = parent[name]
-        return name
-
-    for node in shared:
-        for name in (*node.inputs, *node.outputs):
-            parent[root(name)] = root(node.inputs[0])
-    return {name: root(name) for name in parent}
+def _check_islands(graph: Graph, float_nodes: Mapping[str, str], scheme: Scheme) -> None:
+    if not scheme.float_islands:
+        findings = [
+            f"{n.op} {n.name} [{n.source}]: {float_nodes[n.output]}" for n in graph.nodes if n.output in float_nodes
+        ]
+        raise_collected(
+            UnsupportedError,
+            f"the device computes nothing in float, and {len(findings)} op(s) have no integer kernel:",
+            findings,
+            hint="write them with ops that have one, or choose another target",
+        )
 
 
 def _activation_params(
-    graph: Graph, ranges: Mapping[str, tuple[float, float]], scheme: Scheme
+    graph: Graph, ranges: Mapping[str, tuple[float, float]], scheme: Scheme, float_nodes: Mapping[str, str]
 ) -> dict[str, AffineParams]:
-    groups = shared_groups(graph)
-    fixed = _fixed_params(graph, groups, scheme)
+    groups = shared_groups(graph, float_nodes)
+    fixed = fixed_params(graph, groups, float_nodes, scheme.activation_dtype or DType.INT8)
     merged: dict[str, tuple[float, float]] = {}
     for name, group in groups.items():
         low, high = ranges[name] if name in ranges else _extent(graph.constants[name])
         before = merged.get(group, (low, high))
         merged[group] = (min(before[0], low), max(before[1], high))
-    _check_covered(graph, groups, fixed, merged)
     made = {group: fixed.get(group) or _activation(*extent, scheme) for group, extent in merged.items()}
     return {name: made[group] for name, group in groups.items()}
 
 
-def _fixed_params(graph: Graph, groups: Mapping[str, str], scheme: Scheme) -> dict[str, AffineParams]:
-    fixed: dict[str, AffineParams] = {}
-    for node in graph.nodes:
-        rule = QUANTIZATION_RULES[node.op]
-        if rule.kind is Kind.FLOAT:
-            raise unsupported(node, "has no integer kernel", "fold it into a convolution or linear layer before it")
-        if rule.kind is Kind.FIXED:
-            wanted = AffineParams(DType.INT8, np.asarray(rule.scale), np.asarray(rule.zero_point))
-            group = groups[node.output]
-            if fixed.setdefault(group, wanted) != wanted:
-                raise unsupported(node, "shares its scale with a tensor of another fixed scale", "concatenate earlier")
-    return fixed
-
-
-def _check_covered(
-    graph: Graph,
-    groups: Mapping[str, str],
-    fixed: Mapping[str, AffineParams],
-    ranges: Mapping[str, tuple[float, float]],
-) -> None:
-    """Raises UnsupportedError where a tensor would be saturated to the fixed range of one it is joined with."""
-    for node in graph.nodes:
-        group = groups[node.output]
-        if QUANTIZATION_RULES[node.op].kind is Kind.SHARED and group in fixed:
-            (low, high), (lowest, highest), slack = ranges[group], fixed[group].bounds, 2 * fixed[group].step
-            if low < lowest - slack or high > highest + slack:
-                raise unsupported(
-                    node,
-                    f"shares the fixed scale of a sigmoid, tanh or softmax, but values go from {low:.3g} to {high:.3g}",
-                    "join the tensors before it, or multiply its result by 1.0, which gets a scale of its own",
-                )
-
-
 def _activation(low: float, high: float, scheme: Scheme) -> AffineParams:
+    assert scheme.activation_dtype is not None
     if not scheme.activation_symmetric:
         return asymmetric_params(low, high, scheme.activation_dtype)
     params = symmetric_params(np.asarray(max(abs(low), abs(high))), scheme.activation_dtype)
     return replace(params, q_min=params.q_min - 1)
 
 
-def refit_weights(graph: Graph, params: Mapping[str, AffineParams]) -> QuantizedGraph:
+def refit_weights(
+    graph: Graph, params: Mapping[str, AffineParams], float_nodes: Mapping[str, str] | None = None
+) -> QuantizedGraph:
     """The same parameters for activations, new ones for weights and biases whose values have changed."""
     wanted = {
         node.inputs[1]: (_granularity(params[node.inputs[1]]), params[node.inputs[1]].dtype)
         for node in graph.nodes
         if node.op in WEIGHTED and node.inputs[1] in params
     }
-    return QuantizedGraph(graph, {**params, **_fit(graph, params, wanted)})
+    return QuantizedGraph(graph, {**params, **_fit(graph, params, wanted)}, float_nodes=float_nodes or {})
 
 
 def _granularity(params: AffineParams) -> Granularity:
@@ -133,9 +114,11 @@ _Wanted: TypeAlias = Mapping[str, tuple[Granularity, DType]]
 
 
 def _wanted(graph: Graph, scheme: Scheme, structure: Structure) -> _Wanted:
+    if (dtype := scheme.weight_dtype) is None:
+        return {}
     layers = {node.inputs[1]: node.op for node in graph.nodes if node.op in WEIGHTED}
     return {
-        name: (Granularity.PER_TENSOR if name in structure.codebooks else scheme.granularity(op), scheme.weight_dtype)
+        name: (Granularity.PER_TENSOR if name in structure.codebooks else scheme.granularity(op), dtype)
         for name, op in layers.items()
     }
 
@@ -145,22 +128,27 @@ def _fit(graph: Graph, params: Mapping[str, AffineParams], wanted: _Wanted) -> d
     layers = [node for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in wanted]
     bounds: dict[str, np.ndarray] = {}
     for node in layers:
-        bound = _weight_bound(graph, node, params[node.inputs[0]])
+        bound = _weight_bound(graph, node, params.get(node.inputs[0]), wanted[node.inputs[1]][1])
         bounds[node.inputs[1]] = np.maximum(bounds.get(node.inputs[1], 0.0), bound)
     fitted = {name: _weight_params(bound, *wanted[name]) for name, bound in bounds.items()}
     return fitted | {
-        name: bias_params(params[node.inputs[0]], fitted[node.inputs[1]]) for node in layers for name in node.inputs[2:]
+        name: bias_params(params[node.inputs[0]], fitted[node.inputs[1]])
+        for node in layers
+        for name in node.inputs[2:]
+        if node.inputs[0] in params
     }
 
 
-def _weight_bound(graph: Graph, node: Node, source: AffineParams) -> np.ndarray:
+def _weight_bound(graph: Graph, node: Node, source: AffineParams | None, dtype: DType) -> np.ndarray:
     """What each output channel's integers must reach: its largest weight, or more where its bias needs that."""
     weight = graph.constants[node.inputs[1]]
     bound: np.ndarray = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
     bound = np.maximum(bound, bound.max() * _SCALE_SPREAD)
     for name in node.inputs[2:]:
+        if source is None:
+            break  # a bias beside float activations stays real
         bias = np.abs(graph.constants[name].astype(np.float64))
-        bound = np.maximum(bound, bias * 127 / (source.step * _BIAS_HEADROOM))
+        bound = np.maximum(bound, bias * largest_integer(dtype) / (source.step * _BIAS_HEADROOM))
     return bound
 
 
@@ -189,5 +177,23 @@ def _untie_biases(graph: Graph) -> Graph:
         name = unique_name(bias, constants)
         constants[name] = constants[bias]
         return replace(node, inputs=(*node.inputs[:2], name))
+
+    return graph.with_nodes([untied(node) for node in graph.nodes], constants)
+
+
+def _untie_tables(graph: Graph) -> Graph:
+    """A layer's weight that other ops read as well, as the table of an embedding, becomes a tensor of its own for
+    these: the layer wants a scale for each output channel, they the parameters of their results."""
+    weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and graph.is_constant(node.inputs[1])}
+    constants = dict(graph.constants)
+    copies: dict[str, str] = {}
+
+    def untied(node: Node) -> Node:
+        for name in node.inputs:
+            if name in weights and name not in copies and node.op not in WEIGHTED:
+                copies[name] = unique_name(name, constants)
+                constants[copies[name]] = constants[name]
+        names = node.inputs if node.op in WEIGHTED else tuple(copies.get(name, name) for name in node.inputs)
+        return replace(node, inputs=names)
 
     return graph.with_nodes([untied(node) for node in graph.nodes], constants)

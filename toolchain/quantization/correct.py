@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -22,7 +23,8 @@ def correct_biases(model: QuantizedGraph, means: Mapping[str, np.ndarray]) -> Qu
     """`model` with corrections; `means` holds E[x] `(C,)` of each activation. Layers without a bias get none."""
     corrections = {}
     for node in model.graph.nodes:
-        if node.op in WEIGHTED and len(node.inputs) == 3 and _measured(model.graph, node, means):
+        is_rounded = node.op in WEIGHTED and node.inputs[1] in model.params
+        if is_rounded and len(node.inputs) == 3 and _measured(model.graph, node, means):
             corrections[node.inputs[2]] = -_mean_shift(model, node, means[node.inputs[0]]).astype(np.float32)
     return replace(model, corrections=corrections)
 
@@ -42,6 +44,15 @@ def _mean_shift(model: QuantizedGraph, node: Node, mean: np.ndarray) -> np.ndarr
     if node.op is Op.DEPTHWISE_CONV2D:
         shift: np.ndarray = error[:, 0] * np.repeat(mean, len(error) // len(mean))
         return shift
-    groups = node["groups"] if node.op is Op.CONV2D else 1
-    parts = zip(np.split(error, groups), np.split(mean, groups), strict=True)
-    return np.concatenate([part @ channels for part, channels in parts])
+    parts = zip(*(np.split(array, _groups(node)) for array in (error, mean)), strict=True)
+    shift = np.concatenate([part @ channels for part, channels in parts])
+    if node.op is Op.CONV_TRANSPOSE2D:
+        # every input meets each weight once, and so adds to one of many results
+        source, result = (prod(model.graph.types[name].shape[2:]) for name in (node.inputs[0], node.output))
+        shift *= source / result
+    return shift
+
+
+def _groups(node: Node) -> int:
+    groups: int = node["groups"] if "groups" in node.attributes else 1
+    return groups

@@ -14,8 +14,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from toolchain.graph import Graph, Node, subgraph
-from toolchain.quantization.affine import AffineParams, quantize
+from toolchain.errors import UnsupportedError
+from toolchain.graph import DType, Graph, Node, subgraph
+from toolchain.quantization.affine import AffineParams, half, quantize
+from toolchain.quantization.scheme import Reals
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,22 @@ class QuantizedGraph:
     """`graph` with float32 master weights; `params` for every tensor that is an integer in the file; `corrections`
     (float32, shaped as the constant) for some biases.
 
-    An activation or constant without params stays float. Raises ValueError for params of unknown tensors.
+    An activation or constant without params stays as it is. `float_nodes` maps the output of each node that computes in
+    float inside an integer graph to the reason: what it reads is dequantized, and its result quantized where it has
+    params. `reals` is how reals without params are stored. Raises ValueError for params of unknown tensors.
     """
 
     graph: Graph
     params: Mapping[str, AffineParams]
     corrections: Mapping[str, np.ndarray] = field(default_factory=dict)
+    float_nodes: Mapping[str, str] = field(default_factory=dict)
+    reals: Reals = Reals.FLOAT32
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
         object.__setattr__(self, "corrections", MappingProxyType(dict(self.corrections)))
-        unknown = (set(self.params) | set(self.corrections)) - set(self.graph.types)
+        object.__setattr__(self, "float_nodes", MappingProxyType(dict(self.float_nodes)))
+        unknown = {*self.params, *self.corrections, *self.float_nodes} - set(self.graph.types)
         if unknown:
             raise ValueError(f"params for tensors the graph does not hold: {sorted(unknown)}")
 
@@ -42,6 +49,35 @@ class QuantizedGraph:
         """Integer value of every quantized constant."""
         quantized = [name for name in self.params if name in self.graph.constants]
         return MappingProxyType({name: quantize(self._corrected(name), self.params[name]) for name in quantized})
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the file is to hold the float graph as it is."""
+        return not self.params and self.reals is Reals.FLOAT32
+
+    @property
+    def has_integer_activations(self) -> bool:
+        """Whether kernels compute on integers, so that results can be judged in steps."""
+        return any(not self.graph.is_constant(name) for name in self.params)
+
+    def stored_dtype(self, name: str) -> DType:
+        """Element type in a file of the constant `name`."""
+        if name in self.params:
+            return self.params[name].dtype
+        dtype = self.graph.types[name].dtype
+        return DType.FLOAT16 if dtype is DType.FLOAT32 and self.reals is not Reals.FLOAT32 else dtype
+
+    def stored_values(self, name: str) -> np.ndarray:
+        """What a file holds for the constant `name`. Raises UnsupportedError for what float16 cannot hold."""
+        if name in self.params:
+            return self.integers[name]
+        values = self._corrected(name)
+        if self.stored_dtype(name) is not DType.FLOAT16 or values.dtype == np.float16:
+            return values
+        try:
+            return half(values)
+        except ValueError as error:
+            raise UnsupportedError(f"{name}: {error}", hint="keep the model in float32, or scale it") from error
 
     def _corrected(self, name: str) -> np.ndarray:
         constant = self.graph.constants[name]
@@ -54,7 +90,9 @@ class QuantizedGraph:
         """The given nodes as a quantized graph of their own, to be written and run alone."""
         part = subgraph(self.graph, nodes)
         params = {name: p for name, p in self.params.items() if name in part.types}
-        return QuantizedGraph(part, params, {n: c for n, c in self.corrections.items() if n in part.constants})
+        corrections = {name: c for name, c in self.corrections.items() if name in part.constants}
+        float_nodes = {name: why for name, why in self.float_nodes.items() if name in part.types}
+        return QuantizedGraph(part, params, corrections, float_nodes, self.reals)
 
 
 def clamp_is_implied(params: AffineParams, activation: str) -> bool:

@@ -168,7 +168,7 @@ def _left_out(target: Target, runs: Sequence[StageRun]) -> list[dict[str, str]]:
 
 
 def _file(name: str, content: bytes, exported: ExportedModel, baseline: Sequence[FloatFile]) -> dict[str, Any]:
-    is_float = not exported.params or ".float." in name
+    is_float = exported.quantized.is_float or ".float." in name
     suffix = PurePosixPath(name).suffix
     float_bytes = None if is_float else next((f.bytes for f in baseline if _suffix(f) == suffix), None)
     return {
@@ -183,7 +183,7 @@ def _file(name: str, content: bytes, exported: ExportedModel, baseline: Sequence
 
 
 def _runtime(result: RuntimeResult, baseline: Sequence[FloatFile]) -> dict[str, Any]:
-    is_float = result.max_error_steps is None
+    is_float = result.max_error_steps is None and not result.is_reduced
     same = [f for f in baseline if _suffix(f) == PurePosixPath(result.file).suffix and f.runtime == result.runtime]
     float_ms = finite(same[0].latency_ms) if same and not is_float else None
     numbers = ("sqnr_db", "cosine", "max_error_steps", "relative_error", "same_class", "score", "latency_ms")

@@ -1,10 +1,10 @@
 """What a sample must be, and the one clear message where it is not.
 
 Dtypes: a value is cast where no information can be lost without notice. Numbers of one kind are cast to each
-other (float64 to float32, int64 to int32 where every value fits), and small integers to float (uint8, int8,
-uint16, int16 to float32: a picture for a model that normalises by itself). Wide integers are refused for a
-float input, since they are labels or token ids in the wrong place more often than not; floats are refused for
-an integer input.
+other (float64 to float32, int64 to int32 where every value fits, 0 and 1 to bool), and small integers to float
+(uint8, int8, uint16, int16 to float32: a picture for a model that normalises by itself). Wide integers are refused for
+a float input, since they are labels or token ids in the wrong place more often than not; floats are refused for an
+integer input.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Checker:
         self._set_name = set_name
         self._types = None if input_types is None else tuple(input_types)
         self._is_model = input_types is not None
-        self._order = _order(self._types, input_names)
+        self._order = self._by_name(input_names)
         self._labelled: bool | None = None
 
     def __call__(self, sample: Sample) -> Sample:
@@ -62,6 +62,20 @@ class Checker:
         inputs = tuple(self._fit(value, wanted, sample.where) for value, wanted in pairs)
         self._check_label(sample)
         return Sample(inputs, sample.label, sample.where)
+
+    def _by_name(self, names: Sequence[str]) -> list[int] | None:
+        """Which array of a sample goes to which input: by name where both have the same names, in order where they
+        share none. Raises SampleError where only some of them fit."""
+        wanted = [] if self._types is None else [kind.name for kind in self._types]
+        if not set(names) & set(wanted) or len(names) != len(wanted):
+            return None
+        if sorted(names) != sorted(wanted):
+            raise SampleError(
+                f"samples name their arrays {list(names)}, but the model's inputs are {wanted}",
+                where=f"sample set {self._set_name!r}",
+                hint="name the arrays after the model's inputs",
+            )
+        return [list(names).index(name) for name in wanted]
 
     def _check_count(self, sample: Sample, types: Sequence[InputType]) -> None:
         if len(sample.inputs) == len(types):
@@ -127,16 +141,9 @@ class Checker:
 
 
 def _same_kind(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
-    """Say whether both are float, or both integers. (numpy's "same_kind" also lets int64 become float32.)"""
-    whole = {"i", "u"}
+    """Say whether both are float, or both whole. (numpy's "same_kind" also lets int64 become float32.)"""
+    whole = {"i", "u", "b"}
     return found.kind == wanted.kind or {found.kind, wanted.kind} <= whole
-
-
-def _order(types: Sequence[InputType] | None, names: Sequence[str]) -> list[int] | None:
-    """Return which array of a sample goes to which input, where both have the same names, else None."""
-    if types is None or sorted(names) != sorted(wanted.name for wanted in types):
-        return None
-    return [list(names).index(wanted.name) for wanted in types]
 
 
 def _types_of(sample: Sample) -> tuple[InputType, ...]:

@@ -3,12 +3,13 @@ only.
 
 An element is an array (or anything that numpy makes one of: a torch tensor, nested lists of numbers), a tuple
 of arrays for a model of several inputs, a dict of arrays by input name, or any of these with a label:
-`(array, 3)`, or the key `label` or `labels` of a dict.
+`(array, 3)`, or the key `label` or `labels` of a dict. What is nested is taken apart in order, and named as a graph
+names its inputs: `{"batch": {"ids": a, "mask": b}}` is `batch_ids`, `batch_mask`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,18 +40,31 @@ def read_element(value: Any, where: str, *, batched: bool, labelled: bool | None
     label: Any = None
     if isinstance(value, Mapping):
         label = next((value[key] for key in LABEL_KEYS if key in value), None)
-        names = tuple(str(key) for key in value if key not in LABEL_KEYS)
-        parts = [value[key] for key in value if key not in LABEL_KEYS]
+        named = [item for key in value if key not in LABEL_KEYS for item in _taken_apart(str(key), value[key])]
+        names, parts = tuple(name for name, _ in named), [part for _, part in named]
     elif isinstance(value, tuple) or (isinstance(value, list) and any(hasattr(v, "shape") for v in value)):
         parts = list(value)
         if labelled or (labelled is None and _is_labelled_pair(parts, batched)):
             label = parts.pop()
+        parts = [leaf for part in parts for _, leaf in _taken_apart("", part)]
     else:
         parts = [value]
     if not parts:
         raise SampleError("a sample holds no array", where=where, hint="give at least one array a sample")
     arrays = tuple(as_array(part, where) for part in parts)
     return Element(arrays, names, None if label is None else _as_label(label, where))
+
+
+def _taken_apart(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The arrays of a nested container under names of their own; a list of numbers is an array."""
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _taken_apart(f"{name}_{key}", part)
+    elif isinstance(value, (tuple, list)) and any(isinstance(v, Mapping) or hasattr(v, "shape") for v in value):
+        for position, part in enumerate(value):
+            yield from _taken_apart(f"{name}_{position}", part)
+    else:
+        yield name, value
 
 
 def as_array(value: Any, where: str) -> NDArray[Any]:

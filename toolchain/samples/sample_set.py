@@ -125,6 +125,11 @@ class SampleSet:
         """Return the first calibration sample with N = 1, to serve as example inputs."""
         return next(self.with_batch_size(1).calibration()).inputs
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names the source gives the inputs, in its order; empty where it gives none."""
+        return self.for_calibration.rows.input_names
+
     def with_batch_size(self, batch_size: int) -> SampleSet:
         """Return the same samples in batches of another size (the last batch may be smaller)."""
         return replace(self, batch_size=batch_size)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from toolchain.errors import DisagreementError, OptionError, raise_collected
 from toolchain.formats.artifact import Format, InOut
-from toolchain.formats.onnx import OPSETS, check_onnx, write_onnx
+from toolchain.formats.onnx import OPSETS, check_onnx, write_onnx_files
+from toolchain.formats.onnx.external import SUFFIX as DATA_SUFFIX
 from toolchain.formats.tflite import check_tflite, write_tflite
 from toolchain.graph import DType, Graph, fold
 from toolchain.progress import Progress
-from toolchain.quantization import QuantizedGraph
+from toolchain.quantization import QuantizedGraph, Reals
 from toolchain.stages.stage import Stage
 from toolchain.stages.states import ExportedModel, Model, QuantizedModel, TracedModel
 
@@ -20,8 +21,10 @@ class Export(Stage[Model, ExportedModel]):
     """`model.onnx` and `model.tflite`, as `formats` asks; `float_files` adds `model.float.onnx` and
     `model.float.tflite`.
 
-    A traced model gives only the float files. `in_out` chooses integer or float in- and outputs of the quantized files;
-    `onnx_activations` is how the ONNX file stores the specification's int8 activations.
+    An ONNX model of 2 GiB and more is two files, its constants in `model.onnx.data`. A traced model gives only the
+    float files. `in_out` chooses integer or float in- and outputs of the quantized files; `onnx_activations` is how
+    the ONNX file stores the specification's int8 activations. `dynamic_batch` leaves axis 0 of all in- and outputs
+    open, for any number of samples at a time.
     """
 
     name = "export"
@@ -33,6 +36,7 @@ class Export(Stage[Model, ExportedModel]):
     float_files: bool = False
     onnx_opset: int = 17
     onnx_activations: DType = DType.UINT8
+    dynamic_batch: bool = False
 
     def __post_init__(self) -> None:
         if not self.formats:
@@ -54,20 +58,24 @@ class Export(Stage[Model, ExportedModel]):
             structure=model.structure,
             params=model.params if isinstance(model, QuantizedModel) else {},
             corrections=model.corrections if isinstance(model, QuantizedModel) else {},
+            float_nodes=model.float_nodes if isinstance(model, QuantizedModel) else {},
+            reals=model.reals if isinstance(model, QuantizedModel) else Reals.FLOAT32,
             files=files,
             history=model.recorded(self, {"bytes": {name: len(content) for name, content in files.items()}}),
         )
 
     def _written(self, model: Graph | QuantizedGraph, stem: str) -> dict[str, bytes]:
-        files = {}
+        files: dict[str, bytes] = {}
         for kind in self.formats:
             if kind is Format.ONNX:
                 options = {"opset": self.onnx_opset, "activation_dtype": self.onnx_activations, "in_out": self.in_out}
-                content = write_onnx(model, **options)  # type: ignore[arg-type]
-                findings = check_onnx(content, model)
+                options |= {"dynamic_batch": self.dynamic_batch}
+                name = f"{stem}.onnx"
+                written = write_onnx_files(model, name, **options)  # type: ignore[arg-type]
+                findings = check_onnx(written[name], model, written.get(name + DATA_SUFFIX))
             else:
-                content = write_tflite(model, in_out=self.in_out)
-                findings = check_tflite(content, model)
+                written = {f"{stem}.tflite": write_tflite(model, in_out=self.in_out, dynamic_batch=self.dynamic_batch)}
+                findings = check_tflite(written[f"{stem}.tflite"], model)
             raise_collected(DisagreementError, f"{stem}.{kind} does not hold what was asked for:", findings)
-            files[f"{stem}.{kind.value}"] = content
+            files |= written
         return files

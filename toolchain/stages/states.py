@@ -29,7 +29,7 @@ from toolchain.graph.archive import (
     structure_from_arrays,
     structure_to_arrays,
 )
-from toolchain.quantization import AffineParams, QuantizedGraph, TensorStatistics, refit_weights
+from toolchain.quantization import AffineParams, QuantizedGraph, Reals, TensorStatistics, refit_weights
 
 if TYPE_CHECKING:
     from torch import nn
@@ -177,10 +177,12 @@ class QuantizedModel(Model):
 
     params: Mapping[str, AffineParams]
     corrections: Mapping[str, np.ndarray] = field(default_factory=dict)
+    float_nodes: Mapping[str, str] = field(default_factory=dict)
+    reals: Reals = Reals.FLOAT32
 
     @cached_property
     def quantized(self) -> QuantizedGraph:
-        return QuantizedGraph(self.graph, self.params, self.corrections)
+        return QuantizedGraph(self.graph, self.params, self.corrections, self.float_nodes, self.reals)
 
     def to_module(self) -> nn.Module:
         from toolchain.engine.module import GraphModule
@@ -190,10 +192,11 @@ class QuantizedModel(Model):
 
     def from_module(self, module: nn.Module) -> Self:
         trained = super().from_module(module)
-        return replace(trained, params=refit_weights(trained.graph, self.params).params)
+        return replace(trained, params=refit_weights(trained.graph, self.params, self.float_nodes).params)
 
     def _plain(self) -> dict[str, Any]:
-        return {**super()._plain(), "params": {name: params.to_plain() for name, params in self.params.items()}}
+        params = {name: params.to_plain() for name, params in self.params.items()}
+        return {**super()._plain(), "params": params, "float_nodes": dict(self.float_nodes), "reals": self.reals}
 
     def _arrays(self) -> dict[str, np.ndarray]:
         return super()._arrays() | {f"correction/{name}": array for name, array in self.corrections.items()}
@@ -201,7 +204,8 @@ class QuantizedModel(Model):
     @classmethod
     def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         params = {name: AffineParams.from_plain(value) for name, value in plain["params"].items()}
-        return {**super()._fields(plain, arrays), "params": params, "corrections": _under("correction/", arrays)}
+        own = {"params": params, "corrections": _under("correction/", arrays), "float_nodes": plain["float_nodes"]}
+        return {**super()._fields(plain, arrays), **own, "reals": Reals(plain["reals"])}
 
 
 @dataclass(frozen=True, kw_only=True)

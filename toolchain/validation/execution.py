@@ -18,7 +18,12 @@ def execution_notes(tracks: Iterable[Track]) -> Iterator[str]:
     for track in tracks:
         if not isinstance(track.model, QuantizedGraph) or track.most_samples is not None:
             continue
-        if isinstance(track.runner, OnnxRunner) and (ops := _counted(track.runner.executed_float_ops())):
+        asks_for_integers = not track.is_reduced
+        if (
+            asks_for_integers
+            and isinstance(track.runner, OnnxRunner)
+            and (ops := _counted(track.runner.executed_float_ops()))
+        ):
             yield f"{track.file}: onnxruntime has no integer kernel here for {ops}: computed in float"
         if isinstance(track.runner, TfliteRunner) and (ops := _counted(track.runner.undelegated_ops())):
             yield f"{track.file}: XNNPACK leaves {ops} to the interpreter's slower kernels"

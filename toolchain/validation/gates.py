@@ -82,8 +82,8 @@ def _missed(rule: Rule, wanted: float, measured: list[tuple[float, str]]) -> Ite
 
 def _op_steps(found: Validation) -> Measured:
     seen = {runtime for tensor in found.tensors for runtime in tensor.op_steps}
-    for result in _integer(found):
-        if result.runtime not in seen:
+    for result in found.runtimes:
+        if result.max_error_steps is not None and result.runtime not in seen:
             yield inf, f"no op of {result.file} could be seen in {result.runtime}"
     for tensor in found.tensors:
         for runtime, steps in tensor.op_steps.items():
@@ -101,32 +101,33 @@ def _runtime_same_class(found: Validation) -> Measured:
 
 
 def _sqnr_db(found: Validation) -> Measured:
-    return ((result.sqnr_db, _place(result)) for result in _integer(found))
+    return ((result.sqnr_db, _place(result)) for result in _rounded(found))
 
 
 def _cosine(found: Validation) -> Measured:
-    return ((result.cosine, _place(result)) for result in _integer(found))
+    return ((result.cosine, _place(result)) for result in _rounded(found))
 
 
 def _same_class(found: Validation) -> Measured:
-    for result in _integer(found):
+    for result in _rounded(found):
         # a runtime that saw only a handful of samples says nothing about a share
         if result.same_class is not None and result.samples == found.samples:
             yield result.same_class, _place(result)
 
 
 def _accuracy_drop(found: Validation) -> Measured:
-    for result in _integer(found):
+    for result in _rounded(found):
         if result.score is not None and found.reference_score is not None and result.samples == found.samples:
             yield 100 * (found.reference_score - result.score), _place(result)
 
 
 def _float_error(found: Validation) -> Measured:
-    return ((r.relative_error, _place(r)) for r in found.runtimes if r.max_error_steps is None)
+    return ((r.relative_error, _place(r)) for r in found.runtimes if r.max_error_steps is None and not r.is_reduced)
 
 
-def _integer(found: Validation) -> Iterator[RuntimeResult]:
-    return (result for result in found.runtimes if result.max_error_steps is not None)
+def _rounded(found: Validation) -> Iterator[RuntimeResult]:
+    """Files of rounded weights, whatever their activations."""
+    return (result for result in found.runtimes if result.max_error_steps is not None or result.is_reduced)
 
 
 def _place(result: RuntimeResult) -> str:

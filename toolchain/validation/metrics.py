@@ -3,7 +3,10 @@
 * SQNR = 10 log10(sum t^2 / sum (y - t)^2) in dB, over all samples and outputs
 * cosine = sum y t / sqrt(sum y^2 sum t^2)
 * steps = max |y - t| / scale, scale being the output's quantization step
-* same class = share of samples whose largest value of the first output is at the same place
+* same class = share of samples whose largest value of the first output is at the same place; where the first output
+  is integers (an argmax, tokens), the share of them that are the same
+
+Integer and boolean outputs have no part in the other figures.
 """
 
 from __future__ import annotations
@@ -28,13 +31,17 @@ class Comparison:
     peak: float = 0.0
     max_error: float = 0.0
     max_error_steps: float = 0.0
-    same: int = 0
+    same: float = 0.0
     _classes: bool = field(default=True, repr=False)
 
     def add(self, outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> None:
         """One batch of float outputs and the reference's."""
+        # the sum of a whole sample, say, has no axis
+        outputs, targets = ([np.atleast_1d(array) for array in arrays] for arrays in (outputs, targets))
         self.samples += len(targets[0])
         for index, (output, target) in enumerate(zip(outputs, targets, strict=True)):
+            if not is_real(target):
+                continue
             y, t = output.astype(np.float64), target.astype(np.float64)
             error = np.abs(y - t) if np.isfinite(y).all() else np.full_like(t, np.inf)
             self.signal += float((t * t).sum())
@@ -45,13 +52,17 @@ class Comparison:
             self.max_error = max(self.max_error, worst := float(error.max(initial=0.0)))
             if self.steps is not None:
                 self.max_error_steps = max(self.max_error_steps, worst / self.steps[index])
-        self._classes = self._classes and is_classes(targets[0])
-        if self._classes:
+        self._classes = self._classes and (is_classes(targets[0]) or not is_real(targets[0]))
+        if self._classes and is_real(targets[0]):
             self.same += int((outputs[0].argmax(-1) == targets[0].argmax(-1)).sum())
+        elif self._classes:
+            self.same += float((outputs[0] == targets[0]).reshape(len(targets[0]), -1).mean(1).sum())
 
     @property
     def sqnr_db(self) -> float:
-        return min(10 * log10(max(self.signal, 1e-300) / max(self.noise, 1e-300)), 300.0)
+        if self.noise == 0.0:
+            return 300.0
+        return min(10 * log10(max(self.signal, 1e-300) / self.noise), 300.0)
 
     @property
     def cosine(self) -> float:
@@ -65,13 +76,23 @@ class Comparison:
 
     @property
     def same_class(self) -> float | None:
-        """None where the first output is no row of class scores."""
+        """None where the first output is neither a row of class scores nor integers."""
         return self.same / self.samples if self._classes and self.samples else None
 
 
 def is_classes(output: np.ndarray) -> bool:
     """Whether an output `(N, C)` can be read as scores of C > 1 classes."""
     return output.ndim == 2 and output.shape[1] > 1
+
+
+def is_real(output: np.ndarray) -> bool:
+    """Whether an output of the float reference holds real numbers, and not indices or booleans."""
+    return output.dtype.kind == "f"
+
+
+def is_class_numbers(output: np.ndarray) -> bool:
+    """Whether an output `(N,)` of the reference is a class number a sample."""
+    return output.ndim == 1 and output.dtype.kind in "iu"
 
 
 def sqnr_db(target: np.ndarray, value: np.ndarray) -> float:
@@ -82,5 +103,5 @@ def sqnr_db(target: np.ndarray, value: np.ndarray) -> float:
 
 
 def accuracy(outputs: np.ndarray, labels: np.ndarray) -> float:
-    """Top-1 accuracy of class scores `(N, C)` against labels `(N,)`."""
-    return float((outputs.argmax(-1) == labels).mean())
+    """Top-1 accuracy of class scores `(N, C)`, or class numbers `(N,)`, against labels `(N,)`."""
+    return float(((outputs if outputs.ndim == 1 else outputs.argmax(-1)) == labels).mean())

@@ -8,7 +8,8 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class RuntimeResult:
-    """One file in one runtime, judged against the float reference on `samples` samples."""
+    """One file in one runtime, judged against the float reference on `samples` samples. `is_reduced`: its weights are
+    rounded, but its activations float, so that there are no steps to count."""
 
     file: str
     runtime: str
@@ -20,6 +21,7 @@ class RuntimeResult:
     same_class: float | None
     score: float | None
     latency_ms: float
+    is_reduced: bool = False
 
 
 @dataclass(frozen=True)

@@ -89,4 +89,5 @@ def _result(
     low, high = params.bounds if params is not None else seen
     op = node.op.value if node else "input"
     source = str(node.source) if node else "input"
-    return TensorResult(name, op, source, noise.sqnr_db, low, high, seen[0], seen[1], steps)
+    sqnr_db = noise.sqnr_db if model.graph.is_real(name) else np.inf
+    return TensorResult(name, op, source, sqnr_db, low, high, seen[0], seen[1], steps)

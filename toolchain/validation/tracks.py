@@ -11,6 +11,7 @@ import numpy as np
 from toolchain.errors import OptionError, UnsupportedError
 from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner, read_onnx
+from toolchain.formats.onnx.external import SUFFIX as DATA_SUFFIX
 from toolchain.formats.tflite import TfliteRunner, read_tflite
 from toolchain.graph import DType, Graph
 from toolchain.quantization import QuantizedGraph, dequantize
@@ -44,6 +45,11 @@ class Track:
     def is_float(self) -> bool:
         return not isinstance(self.model, QuantizedGraph)
 
+    @property
+    def is_reduced(self) -> bool:
+        """Whether weights are rounded and activations are not: nothing that could be counted in steps."""
+        return isinstance(self.model, QuantizedGraph) and not self.model.has_integer_activations
+
     def judge(self, batch: Batch, targets: Sequence[np.ndarray]) -> None:
         """Run the samples of a batch one by one and compare each with the reference's outputs."""
         for index, inputs in enumerate(single_samples(batch)):
@@ -72,11 +78,15 @@ class Track:
 def make_tracks(model: ExportedModel, notes: list[str]) -> Iterator[Track]:
     """One track for each file and runtime; a runtime that only checks is left out, with a note, where it cannot run."""
     for file, content in model.files.items():
-        is_float = not model.params or ".float." in file
+        if file.endswith(DATA_SUFFIX):
+            continue  # read with the file it lies beside
+        data = model.files.get(file + DATA_SUFFIX)
+        is_float = model.quantized.is_float or ".float." in file
         graph = model.graph if is_float else model.quantized
-        steps = None if is_float else [output_step(model.quantized, name) for name in model.graph.outputs]
-        integers = takes_integers(file, content)
-        for make, most in _runners(file, content, graph):
+        counts = model.quantized.has_integer_activations and not is_float
+        steps = None if not counts else [output_step(model.quantized, name) for name in model.graph.outputs]
+        integers = takes_integers(file, content, model.quantized, data)
+        for make, most in _runners(file, content, graph, data):
             try:
                 yield Track(file, make(), graph, integers, most, Comparison(steps))
             except UnsupportedError as error:
@@ -96,18 +106,19 @@ def output_step(model: QuantizedGraph, name: str) -> float:
     return model.params[name].step if name in model.params else 1.0
 
 
-def takes_integers(file: str, content: bytes) -> bool:
-    """Whether a file's inputs are quantized integers."""
-    facts = read_onnx(content) if file.endswith(".onnx") else read_tflite(content)
-    return any(facts.tensors[name].dtype in (DType.INT8, DType.UINT8, DType.INT16) for name in facts.inputs)
+def takes_integers(file: str, content: bytes, model: QuantizedGraph, data: bytes | None = None) -> bool:
+    """Whether the inputs of a file of `model` that have parameters are quantized integers."""
+    facts = read_onnx(content, data) if file.endswith(".onnx") else read_tflite(content)
+    quantized = [facts.tensors[name].dtype for name in facts.inputs if name in model.params]
+    return any(dtype in (DType.INT8, DType.UINT8, DType.INT16) for dtype in quantized)
 
 
 def _runners(
-    file: str, content: bytes, model: Graph | QuantizedGraph
+    file: str, content: bytes, model: Graph | QuantizedGraph, data: bytes | None
 ) -> Iterator[tuple[Callable[[], Runner], int | None]]:
     """What loads the file in each runtime, and how many samples it is to run (None: all)."""
     if file.endswith(".onnx"):
-        yield partial(OnnxRunner, content, model), None
+        yield partial(OnnxRunner, content, model, data=data), None
     elif file.endswith(".tflite"):
         yield partial(TfliteRunner, content, kernels="xnnpack"), None
         if isinstance(model, QuantizedGraph):

@@ -21,7 +21,7 @@ from toolchain.targets import Gates
 from toolchain.validation.agreement import compare_runtimes
 from toolchain.validation.execution import execution_notes
 from toolchain.validation.gates import judge
-from toolchain.validation.metrics import accuracy, is_classes
+from toolchain.validation.metrics import accuracy, is_class_numbers, is_classes, is_real
 from toolchain.validation.results import RuntimeResult, TensorResult, Validation
 from toolchain.validation.tensors import compare_tensors
 from toolchain.validation.tracks import Track, make_tracks, single_samples
@@ -82,7 +82,9 @@ class _Scorer:
     def name(self) -> str | None:
         if self.metric is not None:
             return getattr(self.metric, "__name__", "metric")
-        return "top-1" if self._all_labels() is not None and is_classes(self.references[0][0]) else None
+        first = self.references[0][0]
+        judged = (is_classes(first) and is_real(first)) or is_class_numbers(first)
+        return "top-1" if judged and self._all_labels() is not None else None
 
     def score(self, outputs: Sequence[Sequence[np.ndarray]]) -> float | None:
         if self.name is None:
@@ -138,6 +140,7 @@ def _runtime_result(track: Track, scorer: _Scorer) -> RuntimeResult:
         # a user's metric is made for the whole set, not for the few samples that reference kernels run
         score=None if track.most_samples else scorer.score([track.real(outputs) for outputs in track.outputs]),
         latency_ms=track.latency_ms,
+        is_reduced=track.is_reduced,
     )
 
 

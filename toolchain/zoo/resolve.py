@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
 
 from toolchain.errors import OptionError
 from toolchain.imports import call_user_function, import_callable, is_import_spec
@@ -34,7 +35,7 @@ class LoadedModel:
 
     name: str
     module: nn.Module | ExportedProgram
-    example_inputs: tuple[Tensor, ...] | None = None
+    example_inputs: tuple[Any, ...] | dict[str, Any] | None = None
     samples: str | None = None
 
 
@@ -92,12 +93,14 @@ def _from_value(value: Any, *, name: str | None, what: str) -> LoadedModel:
     return LoadedModel(name or type(module).__name__, module, examples)
 
 
-def _as_inputs(inputs: Any, what: str) -> tuple[Tensor, ...]:
-    """Return example inputs as tensors; one tensor or array stands for a model of one input."""
-    several = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
-    tensors = tuple(torch.from_numpy(i) if isinstance(i, np.ndarray) else i for i in several)
-    wrong = [value for value in tensors if not isinstance(value, Tensor)]
-    if wrong or not tensors:
+def _as_inputs(inputs: Any, what: str) -> tuple[Any, ...] | dict[str, Any]:
+    """Return example inputs as tensors, nested as they were given: a tuple of forward's arguments or a dict of them by
+    name; one tensor or array stands for a model of one input."""
+    several = inputs if isinstance(inputs, (tuple, dict)) else tuple(inputs) if isinstance(inputs, list) else (inputs,)
+    tensors: tuple[Any, ...] | dict[str, Any] = pytree.tree_map_only(np.ndarray, torch.from_numpy, several)
+    flat = pytree.tree_leaves(tensors)
+    wrong = [value for value in flat if not isinstance(value, Tensor)]
+    if wrong or not flat:
         found = f"{_describe(wrong[0])} among them" if wrong else "none"
         raise OptionError(f"{what} example inputs that are no tensors: {found}", hint=_RETURNS)
     return tensors

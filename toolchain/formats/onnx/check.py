@@ -10,23 +10,25 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
+from toolchain.formats.onnx.kernels import transposed_kernels
 from toolchain.formats.onnx.reader import Affine, affine_uses, element_dtype, parse_onnx, values_of
-from toolchain.formats.onnx.scope import Tensor, shift_integers, store_params
+from toolchain.formats.onnx.scope import Tensor, held_values, store_params
 from toolchain.graph import DType, Graph
-from toolchain.quantization import AffineParams, QuantizedGraph
+from toolchain.quantization import AffineParams, QuantizedGraph, Reals
 
 
-def check_onnx(content: bytes, model: Graph | QuantizedGraph) -> list[str]:
-    """Everything in which the file differs from `model`, one line each.
+def check_onnx(content: bytes, model: Graph | QuantizedGraph, data: bytes | None = None) -> list[str]:
+    """Everything in which the file, with `data` beside it, differs from `model`, one line each.
 
     Raises UnsupportedError where `content` is damaged or no ONNX file.
     """
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
-    proto = parse_onnx(content)
+    proto = parse_onnx(content, data)
     stored = stored_tensors(proto, quantized)
     findings = [*_check_ends(proto.graph, quantized), *_check_metadata(proto, stored)]
     findings.extend(_check_constants(proto.graph, quantized, stored))
     findings.extend(_check_params(proto, stored))
+    findings.extend(_check_reals(proto.graph, quantized))
     return [*findings, *_check_leftovers(proto.graph, quantized)]
 
 
@@ -64,9 +66,10 @@ def _check_metadata(proto: ModelProto, stored: dict[str, Tensor]) -> Iterator[st
 
 def _check_constants(graph: GraphProto, model: QuantizedGraph, stored: dict[str, Tensor]) -> Iterator[str]:
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    for name, array in model.graph.constants.items():
+    transposed = transposed_kernels(model.graph, model.params)
+    for name in model.graph.constants:
         tensor = stored[name]
-        wanted = array if tensor.params is None else shift_integers(model.integers[name], tensor.params.dtype)
+        wanted = held_values(model, name, tensor, transposed)
         yield from _check_values(tensor.name, constants.get(tensor.name), wanted)
 
 
@@ -79,6 +82,19 @@ def _check_values(name: str, found: TensorProto | None, wanted: np.ndarray) -> I
         yield f"{name}: is {values.dtype}{list(values.shape)}, not {wanted.dtype}{list(wanted.shape)}"
     elif not np.array_equal(values, wanted):
         yield f"{name}: {np.count_nonzero(values != wanted)} of {wanted.size} values differ"
+
+
+def _check_reals(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
+    """Activations between in- and outputs, where the file tells their types, and in- and outputs themselves."""
+    elements, ends = element_types(graph), {*model.graph.input_names, *model.graph.outputs}
+    for name in model.graph.activations:
+        wanted = model.graph.types[name].dtype
+        if name in model.params or name not in elements:
+            continue
+        if wanted is DType.FLOAT32 and model.reals is Reals.FLOAT16 and name not in ends:
+            wanted = DType.FLOAT16
+        if elements[name] is not wanted:
+            yield f"{name}: is {elements[name]}, not {wanted}"
 
 
 def _check_params(proto: ModelProto, stored: dict[str, Tensor]) -> Iterator[str]:
@@ -102,12 +118,19 @@ def _check_affine(name: str, found: Affine, wanted: AffineParams) -> Iterator[st
 
 
 def _check_leftovers(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
-    """Float constants of a quantized file that are neither scales nor belong to a tensor left in float."""
-    if not model.params:
+    """Float constants of a quantized file that are neither scales, nor belong to a tensor left in float, nor are a
+    number of a node's own formula."""
+    if not model.has_integer_activations:
         return
-    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Mul")}
+    if DType.INT16 in {params.dtype for params in model.params.values()}:
+        # int16 results are clamped before they are rounded
+        scales |= {name for node in graph.node if node.op_type == "Clip" for name in node.input[1:]}
     unquantized = {name for name in model.graph.types if name not in model.params}
     for tensor in graph.initializer:
         dtype = element_dtype(tensor.data_type)
-        if dtype is not None and dtype.is_float and tensor.name not in scales | unquantized:
+        owner, _, suffix = tensor.name.rpartition("/")
+        is_number = owner in model.graph.producers and suffix != "value" and not tensor.dims
+        is_number = is_number or owner in model.float_nodes
+        if dtype is not None and dtype.is_float and tensor.name not in scales | unquantized and not is_number:
             yield f"{tensor.name}: a float constant that is no scale"

@@ -17,15 +17,17 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from toolchain.errors import UnsupportedError, raise_collected
 from toolchain.formats.artifact import ArtifactFacts, TensorFacts
+from toolchain.formats.onnx.external import take_inside
 from toolchain.graph import DType
 
 Affine = tuple[tuple[float, ...], tuple[int, ...], int | None]
 """Scales, zero points and channel axis, as TensorFacts has them."""
 
 
-def read_onnx(content: bytes) -> ArtifactFacts:
-    """What the file holds. Raises UnsupportedError where `content` is damaged or no ONNX file."""
-    model = parse_onnx(content)
+def read_onnx(content: bytes, data: bytes | None = None) -> ArtifactFacts:
+    """What the file holds; `data` are the bytes of the file beside it, where it has one. Raises UnsupportedError
+    where `content` is damaged or no ONNX file."""
+    model = parse_onnx(content, data)
     tensors = {name: _value_facts(name, value) for name, value in _values(model.graph).items()}
     tensors |= {tensor.name: _constant_facts(tensor) for tensor in model.graph.initializer}
     for name, found in affine_uses(model).items():
@@ -41,8 +43,9 @@ def read_onnx(content: bytes) -> ArtifactFacts:
     return ArtifactFacts("onnx", dict(sorted(ops.items())), tensors, inputs, outputs, len(content))
 
 
-def parse_onnx(content: bytes) -> ModelProto:
-    """The file as protobuf. Raises UnsupportedError where it is damaged or no ONNX file."""
+def parse_onnx(content: bytes, data: bytes | None = None) -> ModelProto:
+    """The file as protobuf, with the constants that lie in `data`. Raises UnsupportedError where it is damaged or no
+    ONNX file."""
     model = ModelProto()
     try:
         model.ParseFromString(content)
@@ -54,6 +57,8 @@ def parse_onnx(content: bytes) -> ModelProto:
     # protobuf gives text that is not UTF-8 as bytes
     if not all(isinstance(text, str) for text in _texts(model)):
         raise _unreadable("names that are no text")
+    if data is not None:
+        take_inside(model, data)
     wrong = [tensor.name for tensor in graph.initializer if not _is_complete(tensor)]
     raise_collected(UnsupportedError, "the ONNX file is damaged; constants of a wrong type or size:", wrong)
     return model
@@ -79,7 +84,7 @@ def _is_complete(tensor: TensorProto) -> bool:
     if dtype is None or tensor.data_location == TensorProto.EXTERNAL:
         return False
     if tensor.HasField("raw_data"):
-        return bool(len(tensor.raw_data) == prod(tensor.dims) * dtype.bytes)
+        return bool(len(tensor.raw_data) == dtype.stored_bytes(prod(tensor.dims)))
     try:
         return bool(numpy_helper.to_array(tensor).size == prod(tensor.dims))
     except (ValueError, TypeError):
@@ -95,8 +100,9 @@ def element_dtype(element: int) -> DType | None:
 
 
 def values_of(tensor: TensorProto) -> np.ndarray:
-    """The values of an initializer."""
-    return numpy_helper.to_array(tensor)
+    """The values of an initializer; int4 as int8."""
+    values = numpy_helper.to_array(tensor)
+    return values.astype(np.int8) if tensor.data_type == TensorProto.INT4 else values
 
 
 def _values(graph: GraphProto) -> dict[str, ValueInfoProto]:
@@ -116,13 +122,13 @@ def _constant_facts(tensor: TensorProto) -> TensorFacts:
     dtype = element_dtype(tensor.data_type)
     assert dtype is not None
     shape = tuple(tensor.dims)
-    return TensorFacts(tensor.name, dtype, shape, is_constant=True, bytes=prod(shape) * dtype.bytes)
+    return TensorFacts(tensor.name, dtype, shape, is_constant=True, bytes=dtype.stored_bytes(prod(shape)))
 
 
 def affine_uses(model: ModelProto) -> dict[str, list[Affine]]:
     """Every different parameter that an integer tensor is made, read or described with."""
     uses: dict[str, list[Affine]] = {}
-    for name, found in (*_converted(model.graph), *_described(model)):
+    for name, found in (*_converted(model.graph), *scaled_weights(model.graph), *_described(model)):
         known = uses.setdefault(name, [])
         if found not in known:
             known.append(found)
@@ -138,6 +144,52 @@ def _converted(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
             zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
             if scale is not None:
                 yield tensor, _affine(scale, zero_point, _axis(node))
+
+
+def scaled_weights(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
+    """Of integer weights whose scale a Mul tells: of the weight itself as float, or of the sums of its products with
+    activations quantized as they come; and of those transposed before a DequantizeLinear reads them."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    read: dict[str, list[NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            read.setdefault(name, []).append(node)
+    multiplied = {node.output[0]: node for node in graph.node if node.op_type == "Mul"}
+    for tensor in graph.initializer:
+        if tensor.data_type in (TensorProto.INT8, TensorProto.INT4):
+            for node, is_transposed in _weight_readers(tensor.name, read):
+                scale = constants.get(_scale_name(node, read, multiplied, constants))
+                if scale is not None:
+                    axis = 0 if is_transposed or not scale.dims else int(np.argmax(scale.dims))
+                    yield tensor.name, _affine(scale, None, axis)
+
+
+def _weight_readers(name: str, read: dict[str, list[NodeProto]]) -> Iterator[tuple[NodeProto, bool]]:
+    for node in read.get(name, ()):
+        if node.op_type == "Transpose":
+            yield from ((reader, True) for reader in read.get(node.output[0], ()))
+        elif node.op_type == "Cast":
+            yield node, False
+
+
+def _scale_name(
+    node: NodeProto,
+    read: dict[str, list[NodeProto]],
+    multiplied: dict[str, NodeProto],
+    constants: dict[str, TensorProto],
+) -> str:
+    """Name of the scale of the weight that `node` reads, or nothing."""
+    if node.op_type == "DequantizeLinear":
+        return str(node.input[1])
+    result = node.output[0]
+    if node.op_type == "MatMulInteger":
+        result = next((cast.output[0] for cast in read.get(result, ()) if cast.op_type == "Cast"), "")
+    for factor in read.get(result, ()):
+        if factor.op_type == "Mul":
+            (other,) = (name for name in factor.input if name != result)
+            steps = multiplied[other].input if other in multiplied else [other]
+            return next((str(name) for name in steps if name in constants), "")
+    return ""
 
 
 def _described(model: ModelProto) -> Iterator[tuple[str, Affine]]:

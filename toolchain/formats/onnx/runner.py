@@ -19,7 +19,9 @@ from onnx import ModelProto, helper
 
 from toolchain.errors import OptionError, SampleError
 from toolchain.formats.onnx.check import element_types, stored_tensors
+from toolchain.formats.onnx.dynamic_batch import SYMBOL, has_dynamic_batch
 from toolchain.formats.onnx.execution import float_ops
+from toolchain.formats.onnx.external import SUFFIX
 from toolchain.formats.onnx.reader import parse_onnx
 from toolchain.formats.onnx.scope import ELEMENT_TYPES, shift_integers
 from toolchain.formats.onnx.session import load_session
@@ -37,18 +39,26 @@ class OnnxRunner:
         *,
         threads: int = 1,
         int8_kernels: bool = False,
+        data: bytes | None = None,
     ) -> None:
-        """Load the file; `int8_kernels` has x86-64 take the kernels that int8 activations meet on arm64.
+        """Load the file, with `data` beside it (of a path, what lies there); `int8_kernels` has x86-64 take the
+        kernels that int8 activations meet on arm64.
 
         Raises UnsupportedError where the file is damaged or onnxruntime does not take it.
         """
+        if isinstance(content, Path) and (beside := Path(f"{content}{SUFFIX}")).exists():
+            data = _read(beside)
         self._content = _read(content) if isinstance(content, Path) else content
+        self._data = data
         self._model = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
         self._threads = threads
         self._int8_kernels = int8_kernels
-        proto = parse_onnx(self._content)
+        proto = parse_onnx(self._content, data)
+        is_dynamic = any(node.op_type == "DynamicQuantizeLinear" for node in proto.graph.node)
+        self._dynamic_batch = has_dynamic_batch(proto)
         self._stored = stored_tensors(proto, self._model)
         self._elements = element_types(proto.graph)
+        self._unsigned = is_dynamic or DType.UINT8 in self._elements.values()
         self._session = self._load(self._content)
 
     @property
@@ -84,7 +94,8 @@ class OnnxRunner:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "optimized.onnx")
             self._load(self._content, path)
-            return parse_onnx(path.read_bytes())
+            beside = path.with_name(path.name + SUFFIX)
+            return parse_onnx(path.read_bytes(), beside.read_bytes() if beside.exists() else None)
 
     @cached_property
     def _seeing_session(self) -> Any:
@@ -95,28 +106,33 @@ class OnnxRunner:
             tensor = self._stored[name]
             element = self._elements.get(tensor.name)
             if tensor.name not in shown and element is not None:
-                shape = self._model.graph.types[name].shape
+                shape: tuple[int | str, ...] = self._model.graph.types[name].shape
+                shape = (SYMBOL, *shape[1:]) if self._dynamic_batch else shape
                 proto.graph.output.append(helper.make_tensor_value_info(tensor.name, ELEMENT_TYPES[element], shape))
         return self._load(proto.SerializeToString())
 
     def _load(self, content: bytes, optimized_path: Path | None = None) -> Any:
-        unsigned = DType.UINT8 in self._elements.values()
         return load_session(
             content,
             self._threads,
-            unsigned=unsigned,
+            unsigned=self._unsigned,
             int8_kernels=self._int8_kernels,
             optimized_path=optimized_path,
+            data=self._data,
         )
 
     def _feeds(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         values = self._model.graph.inputs
         if len(inputs) != len(values):
             raise SampleError(f"the model takes {len(values)} inputs, but {len(inputs)} were given")
+        if self._dynamic_batch and len({array.shape[:1] for array in inputs}) > 1:
+            raise SampleError(f"inputs of shape {[array.shape for array in inputs]} do not hold one batch")
         return {value.name: self._feed(value.name, array) for value, array in zip(values, inputs, strict=True)}
 
     def _feed(self, name: str, array: np.ndarray) -> np.ndarray:
         tensor, shape = self._stored[name], self._model.graph.types[name].shape
+        if self._dynamic_batch:
+            shape = (*array.shape[:1], *shape[1:])
         is_integer = tensor.params is not None and tensor.name == name
         wanted = self._model.params[name].dtype if is_integer else self._model.graph.types[name].dtype
         if array.shape != shape or array.dtype != wanted.numpy:

@@ -10,20 +10,24 @@ which onnxruntime executes as one integer kernel. Auxiliary tensors are named `t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, helper
+from onnx import GraphProto, TensorProto, helper
 
+from toolchain.formats.onnx.kernels import inputs_first, inputs_first_params, transposed_kernels
+from toolchain.formats.onnx.wire import SMALLEST_BYTES
 from toolchain.graph import WEIGHTED, DType, Graph
-from toolchain.quantization import AffineParams, QuantizedGraph
+from toolchain.quantization import AffineParams, QuantizedGraph, pack_int4
 
 UINT8_SHIFT = 128
 """What is added to int8 integers and zero points where a file stores them as uint8."""
 
-ELEMENT_TYPES = {dtype: helper.np_dtype_to_tensor_dtype(dtype.numpy) for dtype in DType}
+ELEMENT_TYPES = {dtype: helper.np_dtype_to_tensor_dtype(dtype.numpy) for dtype in DType} | {
+    DType.INT4: TensorProto.INT4
+}
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,13 @@ class Scope:
     proto: GraphProto
     graph: Graph
     stored: Mapping[str, Tensor]
-    integers: Mapping[str, np.ndarray]
+    model: QuantizedGraph
     opset: int
+    float_nodes: Collection[str] = ()
+    large: dict[str, np.ndarray] = field(default_factory=dict)
+    """Values of the constants that are too large to be copied into `proto`, by their names in the file."""
+    transposed: Mapping[str, int] = field(init=False)
+    """Weights that the file holds with input channels first, and their groups."""
     _constants: set[str] = field(default_factory=set)
     _real: dict[str, str] = field(default_factory=dict)
     _auxiliary_names: dict[str, str] = field(default_factory=dict)
@@ -54,19 +63,19 @@ class Scope:
 
     def __post_init__(self) -> None:
         self._tensor_names = set(self.graph.types) | {tensor.name for tensor in self.stored.values()}
+        self.transposed = transposed_kernels(self.graph, {name: t.params for name, t in self.stored.items()})
 
     def tensor(self, name: str) -> Tensor:
         """The file's tensor for the graph's tensor `name`; a constant is stored when first asked for."""
         tensor = self.stored[name]
-        if self.graph.is_constant(name) and name not in self._constants:
+        if not self.graph.is_constant(name):
+            return tensor
+        dtype = self.model.stored_dtype(name) if tensor.params is None else tensor.params.dtype
+        if name not in self._constants:
             self._constants.add(name)
-            self._add_initializer(tensor.name, self._stored_values(name, tensor))
-        return tensor
-
-    def _stored_values(self, name: str, tensor: Tensor) -> np.ndarray:
-        if tensor.params is None:
-            return self.graph.constants[name]
-        return shift_integers(self.integers[name], tensor.params.dtype)
+            self._add_initializer(tensor.name, held_values(self.model, name, tensor, self.transposed), dtype)
+        is_widened = dtype is DType.FLOAT16 and self.graph.types[name].dtype is DType.FLOAT32
+        return Tensor(self._cast(tensor)) if is_widened else tensor
 
     def auxiliary(self, of: str, suffix: str, params: AffineParams | None = None) -> Tensor:
         """A new tensor named after the graph's tensor `of`."""
@@ -78,8 +87,31 @@ class Scope:
             return tensor.name
         if tensor.name not in self._real:
             self._real[tensor.name] = self.auxiliary(tensor.name, "real").name
-            self.dequantize(tensor, self._real[tensor.name])
+            if tensor.params.dtype is DType.INT4 or not self.model.has_integer_activations:
+                self._scale_weight(tensor, self._real[tensor.name])
+            else:
+                self.dequantize(tensor, self._real[tensor.name])
         return self._real[tensor.name]
+
+    def _scale_weight(self, tensor: Tensor, real: str) -> None:
+        """Write `real = float(integers) * scale` of a weight that no integer kernel reads.
+
+        onnxruntime computes that once, as it loads the file; a DequantizeLinear it would compute on every run.
+        """
+        assert tensor.params is not None
+        shape = [1] * len(self.graph.constants[tensor.name].shape)
+        if tensor.params.axis is not None:
+            shape[tensor.params.axis] = -1
+        scale = tensor.params.scale.reshape(shape if tensor.params.axis is not None else ())
+        self.emit("Mul", [self._cast(tensor), self.store(f"{tensor.name}/scale", scale)], real)
+
+    def _cast(self, tensor: Tensor) -> str:
+        """Name of `tensor` as float32, without its scale."""
+        if f"{tensor.name}/float" not in self._real:
+            self._real[f"{tensor.name}/float"] = self.auxiliary(tensor.name, "float").name
+            to = ELEMENT_TYPES[DType.FLOAT32]
+            self.emit("Cast", [tensor.name], self._real[f"{tensor.name}/float"], to=to)
+        return self._real[f"{tensor.name}/float"]
 
     def dequantize(self, tensor: Tensor, real: str) -> None:
         """Write the node that makes the float tensor `real` from the integers of `tensor`."""
@@ -111,10 +143,15 @@ class Scope:
             self._add_initializer(unique, values)
         return self._auxiliary_names[name]
 
-    def _add_initializer(self, name: str, values: np.ndarray) -> None:
-        element = ELEMENT_TYPES[DType.of(values)]
-        raw = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
-        self.proto.initializer.add(name=name, data_type=element, dims=values.shape, raw_data=raw)
+    def _add_initializer(self, name: str, values: np.ndarray, dtype: DType | None = None) -> None:
+        element = ELEMENT_TYPES[dtype or DType.of(values)]
+        packed = pack_int4(values) if dtype is DType.INT4 else values
+        ordered = packed.astype(packed.dtype.newbyteorder("<"), copy=False)
+        tensor = self.proto.initializer.add(name=name, data_type=element, dims=values.shape)
+        if ordered.nbytes >= SMALLEST_BYTES:
+            self.large[name] = ordered
+        else:
+            tensor.raw_data = ordered.tobytes()
 
     def store_axis_values(self, name: str, values: Iterable[int]) -> str:
         """Store a shape, axes or other list of int64."""
@@ -143,8 +180,14 @@ class Scope:
 
     def emit(self, op_type: str, inputs: Sequence[str], output: str, *, name: str = "", **attributes: Any) -> None:
         """Write one node as it is, named `name` or after its output."""
-        unique = _claim(name or f"{output}/{op_type}", self._node_names)
-        self.proto.node.append(helper.make_node(op_type, list(inputs), [output], name=unique, **attributes))
+        self.emit_many(op_type, inputs, [output], name=name, **attributes)
+
+    def emit_many(
+        self, op_type: str, inputs: Sequence[str], outputs: Sequence[str], *, name: str = "", **attributes: Any
+    ) -> None:
+        """Write one node of several outputs as it is, named `name` or after the first."""
+        unique = _claim(name or f"{outputs[0]}/{op_type}", self._node_names)
+        self.proto.node.append(helper.make_node(op_type, list(inputs), list(outputs), name=unique, **attributes))
 
 
 def store_params(model: QuantizedGraph, activation_dtype: DType, renamed: Mapping[str, str]) -> dict[str, Tensor]:
@@ -159,8 +202,24 @@ def store_params(model: QuantizedGraph, activation_dtype: DType, renamed: Mappin
         params = model.params.get(name)
         if params is not None and name not in signed and params.dtype is DType.INT8:
             params = shift_params(params, activation_dtype)
+        if params is not None and params.dtype is DType.INT64:
+            params = replace(params, dtype=DType.INT32)
         stored[name] = Tensor(renamed.get(name, name), params)
+    for name in transposed_kernels(model.graph, model.params):
+        stored[name] = replace(stored[name], params=inputs_first_params(stored[name].params))
     return stored
+
+
+def held_values(model: QuantizedGraph, name: str, tensor: Tensor, transposed: Mapping[str, int]) -> np.ndarray:
+    """What the file holds for the constant `name`."""
+    values = model.stored_values(name)
+    if name in transposed:
+        values = inputs_first(values, transposed[name])
+    if tensor.params is None:
+        return values
+    # no DequantizeLinear takes int64, and no bias needs it
+    narrow = values.astype(np.int32) if tensor.params.dtype is DType.INT32 else values
+    return shift_integers(narrow, tensor.params.dtype)
 
 
 def shift_params(params: AffineParams, dtype: DType) -> AffineParams:

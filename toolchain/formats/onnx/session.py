@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
+from onnx import ModelProto
 
 from toolchain.errors import UnsupportedError
+from toolchain.formats.onnx.external import SUFFIX, data_names
 
 _ERRORS_ONLY = 3
 
@@ -29,8 +31,10 @@ def load_session(
     unsigned: bool,
     int8_kernels: bool = False,
     optimized_path: Path | None = None,
+    data: bytes | None = None,
 ) -> Any:
-    """The session. `unsigned`: activations are uint8; `optimized_path`: where the optimized graph is saved.
+    """The session. `unsigned`: activations are uint8; `optimized_path`: where the optimized graph is saved; `data`: the
+    file beside that constants lie in.
 
     Raises UnsupportedError where onnxruntime does not take the file.
     """
@@ -44,6 +48,12 @@ def load_session(
         options.add_session_config_entry("session.x64quantprecision", "1")
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
+    if data is not None:
+        names = data_names(ModelProto.FromString(content))
+        options.add_external_initializers_from_files_in_memory(names, [data] * len(names), [len(data)] * len(names))
+        if optimized_path is not None:
+            beside = optimized_path.name + SUFFIX
+            options.add_session_config_entry("session.optimized_model_external_initializers_file_name", beside)
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no root of their own

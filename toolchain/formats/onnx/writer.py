@@ -12,19 +12,32 @@ Scale and zero point of integer in- and outputs are also in the file's metadata,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
 from google.protobuf.message import EncodeError
 from onnx import ModelProto, StringStringEntryProto, ValueInfoProto, helper
 
 from toolchain.errors import OptionError, UnsupportedError, raise_collected
 from toolchain.formats.artifact import InOut
-from toolchain.formats.onnx.lowering import lower_node
+from toolchain.formats.onnx.dynamic_batch import follow_batch
+from toolchain.formats.onnx.external import SUFFIX, DataFile
+from toolchain.formats.onnx.half import convert_to_half
+from toolchain.formats.onnx.lowerings import lower_node
 from toolchain.formats.onnx.scope import ELEMENT_TYPES, Scope, Tensor, store_params
-from toolchain.graph import DType, Graph
-from toolchain.quantization import QuantizedGraph
+from toolchain.formats.onnx.wire import serialize
+from toolchain.graph import BATCHES, DType, Graph, Op, with_batch
+from toolchain.quantization import QuantizedGraph, Reals
 
 PRODUCER = "edge-toolchain"
 OPSETS = range(13, 22)
 """Opsets the lowerings are written for: 13 brought DequantizeLinear along an axis."""
+
+WIDE_OPSET = 21
+
+_RESIZE_OPSET = 18
+"""From here on Resize takes the sizes of some axes only."""
 
 LIMIT_BYTES = 2**31 - 1
 """What one protobuf message may hold."""
@@ -37,29 +50,91 @@ def write_onnx(
     activation_dtype: DType = DType.UINT8,
     in_out: InOut = InOut.INTEGER,
     name: str = "model",
+    dynamic_batch: bool = False,
 ) -> bytes:
     """The bytes of an ONNX file: float for a Graph, QDQ for a QuantizedGraph.
 
-    `activation_dtype` is int8, or uint8, where integers and zero points are stored 128 higher; weights are
-    int8 in both. Raises OptionError for an opset or a dtype that is not supported, UnsupportedError for what
-    ONNX cannot hold.
+    `activation_dtype` is int8, or uint8, where integers and zero points are stored 128 higher; weights are int8 in
+    both. int16 activations and int4 weights raise `opset` to 21. Raises OptionError for an opset or a dtype that is not
+    supported, UnsupportedError for what ONNX cannot hold.
+
+    With `dynamic_batch` axis 0 of every in- and output is the symbol `batch`; a resize raises `opset` to 18 then.
     """
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
     _check_options(opset, activation_dtype)
     _check_dtypes(quantized)
-    _check_size(quantized)
+    total = _constant_bytes(quantized)
+    if total >= LIMIT_BYTES:
+        raise _too_large(total)
+    return _serialize(*_shaped(quantized, opset, activation_dtype, in_out, name, dynamic_batch))
+
+
+def write_onnx_files(
+    model: Graph | QuantizedGraph,
+    file: str,
+    *,
+    opset: int = 17,
+    activation_dtype: DType = DType.UINT8,
+    in_out: InOut = InOut.INTEGER,
+    dynamic_batch: bool = False,
+) -> dict[str, bytes]:
+    """As `write_onnx`, under the name `file`; of a model that one file cannot hold, `file` and `file.data`, which must
+    lie in one folder."""
+    quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
+    if _constant_bytes(quantized) < LIMIT_BYTES:
+        options = {"opset": opset, "activation_dtype": activation_dtype, "in_out": in_out}
+        return {file: write_onnx(model, **options, dynamic_batch=dynamic_batch)}  # type: ignore[arg-type]
+    _check_options(opset, activation_dtype)
+    _check_dtypes(quantized)
+    outside = DataFile(file + SUFFIX)
+    proto, large = _shaped(quantized, opset, activation_dtype, in_out, "model", dynamic_batch)
+    for tensor in proto.graph.initializer:
+        if tensor.name in large:
+            outside.add(tensor, large[tensor.name])
+    content = _serialize(proto, {})
+    return {file: content, outside.name: outside.content()}
+
+
+def _shaped(
+    quantized: QuantizedGraph, opset: int, activation_dtype: DType, in_out: InOut, name: str, dynamic_batch: bool
+) -> tuple[ModelProto, dict[str, np.ndarray]]:
+    """As `_proto`, for the traced batch or for any."""
+    if not dynamic_batch:
+        return _proto(quantized, opset, activation_dtype, in_out, name)
+    if any(node.op is Op.RESIZE for node in quantized.graph.nodes):
+        opset = max(opset, _RESIZE_OPSET)
+    models = (replace(quantized, graph=with_batch(quantized.graph, batch)) for batch in BATCHES)
+    first, second = (_proto(model, opset, activation_dtype, in_out, name) for model in models)
+    follow_batch(first, second)
+    return first
+
+
+def _proto(
+    quantized: QuantizedGraph, opset: int, activation_dtype: DType, in_out: InOut, name: str
+) -> tuple[ModelProto, dict[str, np.ndarray]]:
+    """The model, and the values of the large constants that it only names."""
     stored = store_params(quantized, activation_dtype, _renamed(quantized, in_out))
+    written = replace(quantized, reals=Reals.FLOAT32) if quantized.reals is Reals.FLOAT16 else quantized
+    opset = max(opset, _lowest_opset(quantized))
     version = helper.make_opsetid("", opset)
     proto = ModelProto(opset_import=[version], ir_version=helper.find_min_ir_version_for([version]))
     proto.producer_name, proto.graph.name = PRODUCER, name
-    scope = Scope(proto.graph, quantized.graph, stored, quantized.integers, opset)
+    scope = Scope(proto.graph, quantized.graph, stored, written, opset, quantized.float_nodes)
     _write_inputs(scope)
     for node in quantized.graph.nodes:
         lower_node(scope, node)
     _write_outputs(scope)
     _declare_tensors(scope)
     proto.metadata_props.extend(_metadata(scope))
-    return _serialize(proto)
+    if quantized.reals is Reals.FLOAT16:
+        convert_to_half(proto, scope.large)
+    return proto, scope.large
+
+
+def _lowest_opset(model: QuantizedGraph) -> int:
+    """int16 activations and int4 weights came with opset 21."""
+    wide = {params.dtype for params in model.params.values()} & {DType.INT16, DType.INT4}
+    return WIDE_OPSET if wide else OPSETS[0]
 
 
 def _check_options(opset: int, activation_dtype: DType) -> None:
@@ -70,18 +145,15 @@ def _check_options(opset: int, activation_dtype: DType) -> None:
 
 
 def _check_dtypes(model: QuantizedGraph) -> None:
-    wrong = [f"{n}: {p.dtype}" for n, p in model.params.items() if p.dtype not in (DType.INT8, DType.INT32)]
+    known = (DType.INT4, DType.INT8, DType.INT16, DType.INT32, DType.INT64)
+    wrong = [f"{n}: {p.dtype}" for n, p in model.params.items() if p.dtype not in known]
     raise_collected(
         UnsupportedError, "tensors of a type the ONNX writer does not know:", wrong, hint="quantize to int8"
     )
 
 
-def _check_size(model: QuantizedGraph) -> None:
-    total = 0
-    for name, array in model.graph.constants.items():
-        total += array.size * (model.params[name].dtype if name in model.params else DType.of(array)).bytes
-    if total >= LIMIT_BYTES:
-        raise _too_large(total)
+def _constant_bytes(model: QuantizedGraph) -> int:
+    return sum(model.stored_dtype(name).stored_bytes(array.size) for name, array in model.graph.constants.items())
 
 
 def _too_large(total: int) -> UnsupportedError:
@@ -142,12 +214,11 @@ def _metadata(scope: Scope) -> list[StringStringEntryProto]:
     return [StringStringEntryProto(key=key, value=value) for key, value in entries.items()]
 
 
-def _serialize(model: ModelProto) -> bytes:
-    size = model.ByteSize()
-    if size >= LIMIT_BYTES:
-        raise _too_large(size)
+def _serialize(model: ModelProto, large: Mapping[str, np.ndarray]) -> bytes:
     try:
-        content: bytes = model.SerializeToString(deterministic=True)
+        content = serialize(model, large, LIMIT_BYTES)
     except (EncodeError, ValueError) as error:
         raise UnsupportedError(f"the ONNX file cannot be written: {error}") from error
+    if isinstance(content, int):
+        raise _too_large(content)
     return content

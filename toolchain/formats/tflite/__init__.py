@@ -2,7 +2,7 @@
 
 from toolchain.formats.tflite.check import check_tflite
 from toolchain.formats.tflite.layout import Layout
-from toolchain.formats.tflite.lowering import TFLITE_LOWERINGS
+from toolchain.formats.tflite.lowerings import TFLITE_LOWERINGS
 from toolchain.formats.tflite.reader import layouts, read_tflite
 from toolchain.formats.tflite.runner import TfliteRunner
 from toolchain.formats.tflite.writer import write_tflite

@@ -6,19 +6,23 @@ constant do with it, not by what the writer did. A finding is one line; a sound 
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from toolchain.formats.artifact import TensorFacts
+from toolchain.formats.tflite.kernels import dilated, row_order, rows_of
 from toolchain.formats.tflite.layout import Flattened, Layout, identity
 from toolchain.formats.tflite.parse import Operator, ParsedModel, parse
 from toolchain.formats.tflite.reader import activation_layouts
-from toolchain.graph import Graph
-from toolchain.quantization import AffineParams, QuantizedGraph
+from toolchain.graph import DType, Graph, Op
+from toolchain.quantization import AffineParams, QuantizedGraph, Reals
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+_ROWS = re.compile(r"(.+)/rows_(\d+)_(\d+)(?:_\d+)?")
 
 
 def check_tflite(content: bytes, model: Graph | QuantizedGraph) -> list[str]:
@@ -69,6 +73,7 @@ def _check_ends(file: _File, model: QuantizedGraph) -> Iterator[str]:
 
 
 def _check_activations(file: _File, model: QuantizedGraph) -> Iterator[str]:
+    ends = {*model.graph.input_names, *model.graph.outputs}
     for name in model.graph.activations:
         facts, kind, params = file.find(name), model.graph.types[name], model.params.get(name)
         if facts is None or len(facts.shape) != kind.rank:
@@ -76,6 +81,8 @@ def _check_activations(file: _File, model: QuantizedGraph) -> Iterator[str]:
             continue
         shape = file.layouts[name].shape(kind.shape)
         dtype = params.dtype if params else kind.dtype
+        if dtype is DType.FLOAT32 and model.reals is Reals.FLOAT16 and name not in ends:
+            dtype = DType.FLOAT16
         if (facts.dtype, facts.shape) != (dtype, shape):
             yield f"{name}: is {facts.dtype}{list(facts.shape)}, not {dtype}{list(shape)}"
         yield from _check_params(name, facts, params, None)
@@ -98,11 +105,14 @@ def _check_params(name: str, facts: TensorFacts, params: AffineParams | None, ax
 def _check_constants(file: _File, model: QuantizedGraph) -> Iterator[str]:
     """Every constant of the graph wherever it is read; one read in two layouts is in the file twice."""
     missing = set(model.graph.constants)
+    rows: dict[str, set[tuple[int, int]]] = {}
     for operator in file.model.operators:
         for position, index in enumerate(operator.inputs):
             name = None if index not in file.model.values else _constant_name(file, index, model)
             if name is not None:
-                missing.discard(name)
+                rows.setdefault(name, set()).add(_rows(file, index, model.graph.constants[name]))
+                if sum(stop - start for start, stop in rows[name]) >= _length(model.graph.constants[name]):
+                    missing.discard(name)
                 yield from _check_constant(file, operator, position, name, model)
     # a batch norm that is left is written as its multiplier and offset
     written = {name for node in model.graph.nodes for name in node.inputs if node.op.value != "batch_norm"}
@@ -110,28 +120,71 @@ def _check_constants(file: _File, model: QuantizedGraph) -> Iterator[str]:
 
 
 def _constant_name(file: _File, index: int, model: QuantizedGraph) -> str | None:
-    """The graph's name of a constant; its second copy carries a number."""
+    """The graph's name of a constant; its second copy carries a number, some of its rows theirs."""
     name = file.model.tensors[index].name
+    if (found := _ROWS.fullmatch(name)) and found[1] in model.graph.constants:
+        return found[1]
     if name in model.graph.constants:
         return name
     stem, _, number = name.rpartition("_")
     return stem if number.isdigit() and stem in model.graph.constants else None
 
 
+def _rows(file: _File, index: int, constant: np.ndarray) -> tuple[int, int]:
+    """Which part of a constant, along its first axis, a tensor of the file holds: a group of a transposed convolution
+    has its own."""
+    found = _ROWS.fullmatch(file.model.tensors[index].name)
+    return (int(found[2]), int(found[3])) if found else (0, _length(constant))
+
+
+def _length(constant: np.ndarray) -> int:
+    return len(constant) if constant.ndim else 1
+
+
+def _wanted(
+    file: _File, operator: Operator, index: int, name: str, model: QuantizedGraph
+) -> tuple[np.ndarray, AffineParams | None]:
+    """What a tensor of the file must hold of the constant `name`, and its parameters."""
+    params = model.params.get(name)
+    wanted = model.stored_values(name)
+    rows = _rows(file, index, wanted)
+    if rows != (0, _length(wanted)):
+        wanted, params = wanted[slice(*rows)], params and rows_of(params, slice(*rows))
+    order = row_order(_result_layout(file, operator, name, model)) if operator.name == "FULLY_CONNECTED" else None
+    if order is not None:
+        wanted, params = wanted[order], params and rows_of(params, order)
+    if operator.name == "TRANSPOSE_CONV" and wanted.ndim == 4:
+        (dilation, *_) = [n["dilation"] for n in model.graph.consumers[name] if n.op is Op.CONV_TRANSPOSE2D]
+        wanted = dilated(wanted, dilation)
+    return wanted, params
+
+
 def _check_constant(file: _File, operator: Operator, position: int, name: str, model: QuantizedGraph) -> Iterator[str]:
     index = operator.inputs[position]
+    operator, position = _reader(file, operator, position)
     layout = _constant_layout(file, operator, position, _result_layout(file, operator, name, model))
-    params = model.params.get(name)
-    wanted = model.integers[name] if params else model.graph.constants[name]
+    wanted, params = _wanted(file, operator, index, name, model)
     axis = layout.axis(params.axis) if params and params.axis is not None else None
     yield from _check_params(name, file.model.tensors[index], params, axis)
-    found = file.model.values[index]
+    found, dtype = file.model.values[index], file.model.tensors[index].dtype
+    if dtype is not model.stored_dtype(name):
+        yield f"{name}: is {dtype}, not {model.stored_dtype(name)}"
+        return
     if found.dtype != wanted.dtype or found.size != wanted.size or not layout.fits(found.shape):
         yield f"{name}: is {found.dtype}{list(found.shape)}, not {wanted.dtype}{list(wanted.shape)}"
         return
     values = layout.to_logical(found).reshape(wanted.shape)
     if not np.array_equal(values, wanted):
         yield f"{name}: {np.count_nonzero(values != wanted)} of {wanted.size} values differ"
+
+
+def _reader(file: _File, operator: Operator, position: int) -> tuple[Operator, int]:
+    """What reads a constant, and as which input: through the DEQUANTIZE of one stored as float16 or integers."""
+    if operator.name == "DEQUANTIZE":
+        for reader in file.model.operators:
+            if operator.outputs[0] in reader.inputs:
+                return reader, reader.inputs.index(operator.outputs[0])
+    return operator, position
 
 
 def _result_layout(file: _File, operator: Operator, name: str, model: QuantizedGraph) -> Layout:
@@ -146,7 +199,7 @@ def _result_layout(file: _File, operator: Operator, name: str, model: QuantizedG
 def _constant_layout(file: _File, operator: Operator, position: int, result: Layout) -> Layout:
     """How the operator reads its constant, as a layout of the graph's."""
     shape = file.model.tensors[operator.inputs[position]].shape
-    if operator.name == "CONV_2D" and position == 1:
+    if operator.name in ("CONV_2D", "TRANSPOSE_CONV") and position == 1:
         return Layout((0, 2, 3, 1))
     if operator.name == "DEPTHWISE_CONV_2D" and position == 1:
         return Layout((1, 2, 3, 0))
@@ -159,13 +212,37 @@ def _constant_layout(file: _File, operator: Operator, position: int, result: Lay
 
 
 def _check_leftovers(file: _File, model: QuantizedGraph) -> Iterator[str]:
-    """Float tensors and conversions in a quantized file, but at in- and outputs."""
+    """Float tensors and conversions in a quantized file that belong neither to in- and outputs nor to a float node."""
     if not model.params:
         return
     ends = {index for _, index in (*file.model.inputs, *file.model.outputs)}
+    expected = {file.model.mapped.aliases.get(name, name) for name in _island_tensors(model)} | _island_tensors(model)
     for index, facts in enumerate(file.model.tensors):
-        if facts.dtype.is_float and index not in ends:
+        if facts.dtype.is_float and index not in ends and not _belongs(facts.name, expected):
             yield f"{facts.name}: a float tensor inside the file"
+    converted: Counter[int] = Counter()
     for operator in file.model.operators:
-        if operator.name in _CONVERSIONS and not ends & {*operator.inputs, *operator.outputs}:
-            yield f"{file.model.tensors[operator.outputs[0]].name}: a {operator.name} inside the file"
+        if operator.name not in _CONVERSIONS or ends & {*operator.inputs, *operator.outputs}:
+            continue
+        source, result = (file.model.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
+        if source.dtype.is_float == result.dtype.is_float:
+            continue  # another scale: a requantize
+        integer = operator.outputs[0] if source.dtype.is_float else operator.inputs[0]
+        converted[integer] += 1
+        if not _belongs((source if source.dtype.is_float else result).name, expected):
+            yield f"{result.name}: a {operator.name} inside the file"
+    yield from (f"{file.model.tensors[index].name}: is converted {n} times" for index, n in converted.items() if n > 2)
+
+
+def _island_tensors(model: QuantizedGraph) -> set[str]:
+    """Tensors of the graph that are or go with float ones of the file: made by float nodes, or read by them."""
+    read = {name for node in model.graph.nodes if node.output in model.float_nodes for name in node.inputs}
+    unquantized = {name for name in model.graph.types if name not in model.params}
+    return set(model.float_nodes) | read | unquantized
+
+
+def _belongs(name: str, expected: set[str]) -> bool:
+    """Whether a tensor of the file is one of `expected`, or an auxiliary of one (`tensor/suffix`)."""
+    parts = name.split("/")
+    stems = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return any(stem in expected or stem.rpartition("_")[0] in expected for stem in stems)

@@ -11,11 +11,29 @@ _SOFTMAX_TERMS = 511
 
 def known_defects(model: ParsedModel, kernels: str, package: str) -> list[str]:
     """One line for each operator that `kernels` of `package` cannot be trusted with."""
-    if kernels != "reference":
-        return []
-    found = [f"SOFTMAX over {n} int8 values can end the process" for n in _long_softmaxes(model)]
+    found = [f"RESIZE_BILINEAR of int8 to {size} reads between the wrong pixels" for size in _drifting_resizes(model)]
+    # the XNNPACK of tflite-runtime leaves int8 resizes to the plain kernel
+    if kernels == "xnnpack":
+        return found if package == "tflite_runtime" else []
+    if kernels == "builtin":
+        return found
+    found += [f"SOFTMAX over {n} int8 values can end the process" for n in _long_softmaxes(model)]
     if package == "tflite_runtime" and any(_is_ranked_per_channel_linear(model, o) for o in model.operators):
         found.append("FULLY_CONNECTED with one scale a channel is wrong for inputs of rank 3 and more")
+    return found
+
+
+def _drifting_resizes(model: ParsedModel) -> list[tuple[int, ...]]:
+    """Results of int8 resizes whose step, kept in 10 binary places, adds up to another pixel."""
+    found = []
+    for operator in model.operators:
+        source, result = (model.tensors[index] for index in (operator.inputs[0], operator.outputs[0]))
+        if operator.name == "RESIZE_BILINEAR" and source.dtype is DType.INT8:
+            # version 3 is that of half pixels, the versions before align corners or the first pixels
+            corner = 0 if operator.version >= 3 else 1
+            pairs = zip(source.shape[1:3], result.shape[1:3], strict=True)
+            if any(n > 1 and ((m - corner) << 10) % (n - corner) for m, n in pairs):
+                found.append(result.shape[1:3])
     return found
 
 

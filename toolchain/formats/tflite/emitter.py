@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -21,10 +21,13 @@ from toolchain.quantization import AffineParams
 
 @dataclass(frozen=True)
 class Numbers:
-    """Parameters of the tensors that are integers in the file, and the integers of constants."""
+    """Parameters of the tensors that are integers in the file, what it holds for a constant, and the nodes (by their
+    output) that compute in float all the same. `weights_only`: no activation is an integer."""
 
     params: Mapping[str, AffineParams]
-    integers: Mapping[str, np.ndarray]
+    stored: Callable[[str], np.ndarray]
+    float_nodes: Collection[str] = ()
+    weights_only: bool = False
 
 
 class Emitter:
@@ -43,6 +46,8 @@ class Emitter:
         self._operands: dict[str, Operand] = {}
         self._moved: dict[tuple[int, Layout, Layout, tuple[int, ...]], Operand] = {}
         self._constants: dict[tuple[str, Layout], Operand] = {}
+        self._real: dict[int, Operand] = {}
+        self._leaving: list[tuple[Operand, Operand]] = []
 
     # tensors of the graph
 
@@ -71,15 +76,39 @@ class Emitter:
         return self._operands[name]
 
     def result(self, node: Node) -> Operand:
-        return self.declare(node.output)
+        """Where the lowering puts the node's result: the activation, or a float tensor that is then quantized into
+        it."""
+        declared = self.declare(node.output)
+        if node.output not in self.numbers.float_nodes or declared.params is None:
+            return declared
+        unrounded = self.builder.add_tensor(f"{declared.name}/unrounded", declared.shape, DType.FLOAT32, None)
+        self._leaving.append((unrounded, declared))
+        return unrounded
+
+    def leave_island(self) -> None:
+        """Quantize what float nodes have computed since the last call."""
+        for unrounded, declared in self._leaving:
+            self.emit(Builtin.QUANTIZE, [unrounded], declared, schema.QuantizeOptionsT())
+        self._leaving.clear()
+
+    def real(self, operand: Operand) -> Operand:
+        """The float32 tensor that holds the values of `operand`, converted once however often it is asked for."""
+        if operand.params is None and operand.dtype is not DType.FLOAT16:
+            return operand
+        if operand.index not in self._real:
+            target = self.builder.add_tensor(f"{operand.name}/real", operand.shape, DType.FLOAT32, None)
+            self._real[operand.index] = self.emit(Builtin.DEQUANTIZE, [operand], target, schema.DequantizeOptionsT())
+        return self._real[operand.index]
 
     def placement(self, node: Node) -> Placement:
         return self.plan.placements[node.output]
 
     def inputs(self, node: Node) -> list[Operand]:
-        """The inputs that are activations or like them, moved to the layout the node wants them in."""
+        """The inputs that are activations or like them, moved to the layout the node wants them in; dequantized for
+        a node that computes in float."""
         wanted = zip(node.inputs, self.placement(node).wanted, strict=True)
-        return [self._placed(name, layout) for name, layout in wanted if layout is not None]
+        placed = [self._placed(name, layout) for name, layout in wanted if layout is not None]
+        return [self.real(operand) for operand in placed] if node.output in self.numbers.float_nodes else placed
 
     def _placed(self, name: str, wanted: Layout) -> Operand:
         shape = self.graph.types[name].shape
@@ -114,20 +143,30 @@ class Emitter:
 
     # constants
 
-    def constant(self, name: str, layout: Layout, shape: Sequence[int] | None = None) -> Operand:
-        """The graph's constant `name`, viewed as `shape` where that is given, in a layout of the file."""
+    def constant(
+        self, name: str, layout: Layout, shape: Sequence[int] | None = None, *, is_native: bool = False
+    ) -> Operand:
+        """The graph's constant `name`, viewed as `shape` where that is given, in a layout of the file; `is_native` as
+        in `add_constant`."""
         if (name, layout) not in self._constants:
             params = self.numbers.params.get(name)
-            values = self.numbers.integers[name] if params else self.graph.constants[name]
+            values = self.numbers.stored(name)
             values = layout.to_physical(values if shape is None else values.reshape(shape))
             if params is not None and params.axis is not None:
                 params = replace(params, axis=layout.axis(params.axis))
-            self._constants[name, layout] = self.add_constant(name, values, params)
+            self._constants[name, layout] = self.add_constant(name, values, params, is_native=is_native)
         return self._constants[name, layout]
 
-    def add_constant(self, name: str, values: np.ndarray, params: AffineParams | None = None) -> Operand:
-        """A constant the graph does not have, its values as they are."""
-        return self.builder.add_tensor(name, values.shape, DType.of(values), params, values)
+    def add_constant(
+        self, name: str, values: np.ndarray, params: AffineParams | None = None, *, is_native: bool = False
+    ) -> Operand:
+        """A constant of these values, or the float32 tensor that a DEQUANTIZE makes of it: of float16, and of integers
+        beside float activations unless the operator has a kernel for the two (`is_native`). Runtimes do it at load."""
+        operand = self.builder.add_tensor(
+            name, values.shape, params.dtype if params else DType.of(values), params, values
+        )
+        is_read_as_it_is = params is not None and (is_native or not self.numbers.weights_only)
+        return operand if is_read_as_it_is else self.real(operand)
 
     def vector(self, name: str, values: Sequence[int] | Sequence[Sequence[int]]) -> Operand:
         """An int32 constant that parametrizes an operator."""
@@ -144,6 +183,10 @@ class Emitter:
         version = lowest_version(code, inputs, output, options)
         self.builder.add_operator(code, version, inputs, [output], options)
         return output
+
+    def emit_several(self, code: int, inputs: Sequence[Operand], outputs: Sequence[Operand], options: Any) -> None:
+        """Append one operator of several results."""
+        self.builder.add_operator(code, lowest_version(code, inputs, outputs[0], options), inputs, outputs, options)
 
     def reshape_into(self, source: Operand, target: Operand) -> Operand:
         options = schema.ReshapeOptionsT(newShape=np.asarray(target.shape, np.int32))

@@ -15,19 +15,21 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from toolchain.errors import BudgetError
+from toolchain.errors import BudgetError, UnsupportedError
 from toolchain.graph import DType
-from toolchain.quantization import AffineParams
+from toolchain.quantization import AffineParams, half, pack_int4
 
 IDENTIFIER: Final = b"TFL3"
 SCHEMA_VERSION: Final = 3
 ALIGNMENT: Final = 16
 LIMIT_BYTES: Final = 2**31 - 1
 SIGNATURE: Final = "serving_default"
+HALF_SUFFIX: Final = "/half"
 
 TENSOR_TYPES: Final[dict[DType, int]] = {
     DType.FLOAT32: schema.TensorType.FLOAT32,
     DType.FLOAT16: schema.TensorType.FLOAT16,
+    DType.INT4: schema.TensorType.INT4,
     DType.INT8: schema.TensorType.INT8,
     DType.UINT8: schema.TensorType.UINT8,
     DType.INT16: schema.TensorType.INT16,
@@ -53,9 +55,14 @@ class Operand:
 
 
 class ModelBuilder:
-    """Collects tensors, operators and constants; `finish` gives the bytes."""
+    """Collects tensors, operators and constants; `finish` gives the bytes.
 
-    def __init__(self) -> None:
+    With `is_half`, every float32 tensor is declared and stored as float16; `widened` gives the in- and outputs back
+    their float32.
+    """
+
+    def __init__(self, *, is_half: bool = False) -> None:
+        self._is_half = is_half
         self._tensors: list[Any] = []
         self._names: set[str] = set()
         self._operators: list[Any] = []
@@ -69,6 +76,29 @@ class ModelBuilder:
         """(builtin operator, version) of every kind of operator used."""
         return tuple(self._codes)
 
+    @property
+    def tensors(self) -> Sequence[Any]:
+        """The schema's tensor objects, by index."""
+        return self._tensors
+
+    @property
+    def operators(self) -> Sequence[Any]:
+        """The schema's operator objects, in order."""
+        return self._operators
+
+    def values(self, index: int) -> np.ndarray:
+        """The bytes of the constant `index`."""
+        content: np.ndarray = self._buffers[self._tensors[index].buffer].data
+        return content
+
+    def exchange_values(self, index: int, values: np.ndarray) -> None:
+        """Give the constant `index` other values of the same shape and type."""
+        tensor = self._tensors[index]
+        if sum(other.buffer == tensor.buffer for other in self._tensors) == 1:
+            self._buffers[tensor.buffer] = _AlignedBuffer(data=np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+        else:
+            tensor.buffer = self.add_buffer(values)
+
     def add_tensor(
         self,
         name: str,
@@ -77,12 +107,16 @@ class ModelBuilder:
         params: AffineParams | None,
         values: np.ndarray | None = None,
     ) -> Operand:
-        """Declare a tensor; with `values` it is a constant. A name already taken is numbered."""
+        """Declare a tensor; with `values` it is a constant. A name already taken is numbered. Raises UnsupportedError
+        for values that float16 cannot hold."""
         name = self._unique(name)
+        declared = DType.FLOAT16 if self._is_half and dtype is DType.FLOAT32 else dtype
+        if values is not None and declared is not dtype:
+            values = _halved(name, values)
         tensor = schema.TensorT(
             shape=np.asarray(shape, np.int32),
-            type=TENSOR_TYPES[dtype],
-            buffer=0 if values is None else self.add_buffer(values),
+            type=TENSOR_TYPES[declared],
+            buffer=0 if values is None else self.add_buffer(pack_int4(values) if dtype is DType.INT4 else values),
             name=name,
             quantization=None if params is None else _SharedQuantization(params),
             hasRank=True,
@@ -104,6 +138,32 @@ class ModelBuilder:
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
             operator.builtinOptions = options
         self._operators.append(operator)
+
+    def widened(
+        self, inputs: Sequence[tuple[str, Operand]], outputs: Sequence[tuple[str, Operand]]
+    ) -> tuple[list[tuple[str, Operand]], list[tuple[str, Operand]]]:
+        """The in- and outputs of a float16 model as float32 tensors of the same names, with a CAST each."""
+        operators, self._operators = self._operators, []
+        entered = [(key, self._widened(operand, is_input=True)) for key, operand in inputs]
+        entering, self._operators = self._operators, []
+        left = [(key, self._widened(operand, is_input=False)) for key, operand in outputs]
+        self._operators = [*entering, *operators, *self._operators]
+        return entered, left
+
+    def _widened(self, operand: Operand, *, is_input: bool) -> Operand:
+        inner = self._tensors[operand.index]
+        if inner.type != TENSOR_TYPES[DType.FLOAT16]:
+            return operand
+        self._names.remove(inner.name)
+        inner.name = self._unique(inner.name + HALF_SUFFIX)
+        self._is_half = False
+        outer = self.add_tensor(operand.name, operand.shape, DType.FLOAT32, None)
+        self._is_half = True
+        source, result = (outer, operand) if is_input else (operand, outer)
+        types = (TENSOR_TYPES[DType.FLOAT32], TENSOR_TYPES[DType.FLOAT16])
+        options = schema.CastOptionsT(*(types if is_input else types[::-1]))
+        self.add_operator(schema.BuiltinOperator.CAST, 1, [source], [result], options)
+        return outer
 
     def add_buffer(self, values: np.ndarray) -> int:
         """Index of the buffer with these bytes, which are stored once however often they are added."""
@@ -219,6 +279,13 @@ class _SharedQuantization(schema.QuantizationParametersT):  # type: ignore[misc]
             schema.QuantizationParametersAddQuantizedDimension(builder, self.quantizedDimension)
             builder.shared[key] = schema.QuantizationParametersEnd(builder)
         return builder.shared[key]
+
+
+def _halved(name: str, values: np.ndarray) -> np.ndarray:
+    try:
+        return half(values)
+    except ValueError as error:
+        raise UnsupportedError(f"{name}: {error}", hint="keep the model in float32, or scale it") from error
 
 
 def _shared_vector(builder: Any, vector: np.ndarray) -> Any:

@@ -15,6 +15,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from toolchain.errors import UnsupportedError
+
 Shape: TypeAlias = tuple[int, ...]
 Atom: TypeAlias = tuple[int, int]
 """(logical axis, factor of it): the unit that a move permutes."""
@@ -97,6 +99,9 @@ class Layout:
         return cls(order, flattened)
 
 
+MOST_PERMUTED = 6
+"""Axes that the TRANSPOSE kernels permute."""
+
 CHANNELS_LAST = Layout((0, 2, 3, 1))
 
 
@@ -128,13 +133,35 @@ def plan_moves(source: Layout, target: Layout, shape: Sequence[int]) -> list[Mov
     moves: list[Move] = []
     current = source.shape(shape)
     if [atom for atom in have if sizes[atom] != 1] != [atom for atom in want if sizes[atom] != 1]:
-        if (split := tuple(sizes[atom] for atom in have)) != current:
+        split, permutation = _permutation_of(have, want, sizes)
+        if split != current:
             moves.append(Move(split))
-        current = tuple(sizes[atom] for atom in want)
-        moves.append(Move(current, tuple(have.index(atom) for atom in want)))
+        current = tuple(split[axis] for axis in permutation)
+        moves.append(Move(current, permutation))
     if current != target.shape(shape):
         moves.append(Move(target.shape(shape)))
     return moves
+
+
+def _permutation_of(have: list[Atom], want: list[Atom], sizes: Mapping[Atom, int]) -> tuple[Shape, tuple[int, ...]]:
+    """Shape to permute and the permutation; where the atoms are more than a kernel has axes, those that stay neighbours
+    are one axis, and those of size 1 none."""
+    if len(have) <= MOST_PERMUTED:
+        return tuple(sizes[atom] for atom in have), tuple(have.index(atom) for atom in want)
+    have, want = ([atom for atom in atoms if sizes[atom] != 1] for atoms in (have, want))
+    runs: list[list[Atom]] = []
+    for atom in have:
+        if runs and want.index(atom) == want.index(runs[-1][-1]) + 1:
+            runs[-1].append(atom)
+        else:
+            runs.append([atom])
+    if len(runs) > MOST_PERMUTED:
+        raise UnsupportedError(
+            f"a permute of {len(runs)} axes; TFLite's kernels permute {MOST_PERMUTED} at most",
+            hint="permute in two steps, with a reshape between them",
+        )
+    order = sorted(range(len(runs)), key=lambda run: want.index(runs[run][0]))
+    return tuple(prod(sizes[atom] for atom in run) for run in runs), tuple(order)
 
 
 def _atom_sizes(shape: Sequence[int], flat: Flattened | None) -> dict[Atom, int]:

@@ -14,7 +14,7 @@ what they are given:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias
@@ -32,6 +32,8 @@ class Given:
     result: Shape
     may_reorder: bool
     """Whether all that reads the result takes a flattened axis in any order."""
+    becomes: Shape | None = None
+    """The image `(C, H, W)` that all that reads the result makes of its last axis, if it does."""
 
     @property
     def layout(self) -> Layout:
@@ -63,10 +65,14 @@ class LayoutPlan:
 LayoutRule: TypeAlias = Callable[[Node, Given], Placement]
 
 
-def plan_layouts(graph: Graph) -> LayoutPlan:
-    """Lay out every activation of `graph`, rank-4 inputs channels last."""
-    layouts = {value.name: default_layout(value.type.rank) for value in graph.inputs}
-    reorderable = _reorderable(graph)
+def lay_out(graph: Graph, settled: Collection[str] = ()) -> LayoutPlan:
+    """Lay out every activation of `graph`; inputs of rank 4, and sequences that are convolved, channels last.
+
+    `settled` are results of permutes and reshapes that lie in the file as they do in torch, so that all that follows
+    finds them so.
+    """
+    layouts = {value.name: _input_layout(graph, value.name) for value in graph.inputs}
+    reorderable, images = _reorderable(graph), _future_images(graph)
     placements: dict[str, Placement] = {}
     for node in graph.nodes:
         given = Given(
@@ -74,17 +80,67 @@ def plan_layouts(graph: Graph) -> LayoutPlan:
             tuple(graph.types[name].shape for name in node.inputs),
             graph.types[node.output].shape,
             node.output in reorderable,
+            images.get(node.output),
         )
-        placements[node.output] = LAYOUT_RULES[node.op](node, given)
+        rule = _settled if node.output in settled else LAYOUT_RULES[node.op]
+        placements[node.output] = rule(node, given)
         layouts[node.output] = placements[node.output].result
     return LayoutPlan(layouts, placements)
 
 
 def output_layout(layout: Layout) -> Layout:
     """The layout in which a graph output leaves the file."""
-    if layout.rank == 4 and layout in (CHANNELS_LAST, identity(4)):
+    if layout in (CHANNELS_LAST, SEQUENCE_CHANNELS_LAST, identity(4)):
         return layout
     return default_layout(layout.rank)
+
+
+SEQUENCE_CHANNELS_LAST = Layout((0, 2, 1))
+
+
+def _input_layout(graph: Graph, name: str) -> Layout:
+    if graph.types[name].rank == 3 and _is_convolved(graph, name):
+        return SEQUENCE_CHANNELS_LAST
+    return default_layout(graph.types[name].rank)
+
+
+def _is_convolved(graph: Graph, name: str) -> bool:
+    """Whether windows move along the last axis of a sequence `(N, C, L)`, or of what keeps its layout."""
+    found, pending = {name}, [name]
+    while pending:
+        read = pending.pop()
+        shape = graph.types[read].shape
+        for reader in graph.consumers.get(read, ()):
+            rule = LAYOUT_RULES[reader.op]
+            if rule is _channels_last:
+                return True
+            as_image = rule is _reshape and len(shape) == 3 and reader["shape"] == (*shape[:2], 1, shape[2])
+            kept = rule in (_elementwise, _any_order, _concat) and graph.types[reader.output].rank == len(shape)
+            if (as_image or kept) and reader.output not in found:
+                found.add(reader.output)
+                pending.append(reader.output)
+    return False
+
+
+def _future_images(graph: Graph) -> dict[str, Shape]:
+    """Vectors `(N, F)` that are only read as images `(N, C, H, W)` for windows, maybe after functions of their
+    elements: the linear layer that makes them may put the channels last."""
+    found: dict[str, Shape] = {}
+    for name in reversed(graph.activations):
+        readers = graph.consumers.get(name, ())
+        images = {_image_of(graph, reader, found) for reader in readers}
+        image = next(iter(images), None)
+        if len(images) == 1 and image is not None and graph.types[name].rank == 2 and name not in graph.outputs:
+            found[name] = image
+    return found
+
+
+def _image_of(graph: Graph, reader: Node, found: Mapping[str, Shape]) -> Shape | None:
+    if reader.op is Op.RESHAPE and len(reader["shape"]) == 4 and _is_convolved(graph, reader.output):
+        batch, *image = reader["shape"]
+        return tuple(image) if batch == graph.types[reader.inputs[0]].shape[0] else None
+    alone = sum(not graph.is_constant(name) for name in reader.inputs) == 1
+    return found.get(reader.output) if alone and LAYOUT_RULES[reader.op] is _elementwise else None
 
 
 def _reorderable(graph: Graph) -> set[str]:
@@ -126,7 +182,10 @@ def _linear(node: Node, given: Given) -> Placement:
     if layout.flattened and layout.flattened.axis != last:
         layout = layout.plain()
     layout = _with_last(layout, last)
-    return Placement((layout, *[None] * (len(node.inputs) - 1)), layout.plain())
+    result = layout.plain()
+    if given.becomes:
+        result = Layout(result.order, Flattened(last, given.becomes, (1, 2, 0)))
+    return Placement((layout, *[None] * (len(node.inputs) - 1)), result)
 
 
 def _softmax(node: Node, given: Given) -> Placement:
@@ -154,8 +213,39 @@ def _mean(node: Node, given: Given) -> Placement:
     return Placement((given.layout,), Layout(tuple(kept.index(axis) for axis in given.layout.order if axis in kept)))
 
 
+def _norm(node: Node, given: Given) -> Placement:
+    """Weights lie along the same axes, as broadcast operands do."""
+    rank = given.layout.rank
+    shapes = [(1,) * (rank - len(shape)) + shape for shape in given.shapes]
+    return Placement(tuple(given.layout.fitted(shape) for shape in shapes), given.layout)
+
+
+def _argument(node: Node, given: Given) -> Placement:
+    if node["keepdim"]:
+        return Placement((given.layout,), given.layout)
+    kept = [axis for axis in range(given.layout.rank) if axis != node["axis"]]
+    order = (kept.index(axis) for axis in given.layout.order if axis in kept)
+    return Placement((given.layout,), Layout(tuple(order)))
+
+
+def _matmul(node: Node, given: Given) -> Placement:
+    """The last two axes of an operand may lie either way round, those of the batch lie in front."""
+    wanted = []
+    for layout, shape in zip(given.layouts, given.shapes, strict=True):
+        rank = len(shape)
+        plain = identity(rank) if layout is None else layout.plain()
+        swapped = Layout((*range(rank - 2), rank - 1, rank - 2))
+        wanted.append(swapped if plain == swapped else identity(rank))
+    return Placement(tuple(wanted), identity(len(given.result)))
+
+
 def _permute(node: Node, given: Given) -> Placement:
     return Placement((given.layout,), Layout(tuple(node["axes"].index(axis) for axis in given.layout.order)))
+
+
+def _settled(node: Node, given: Given) -> Placement:
+    order = tuple(node["axes"]) if node.op is Op.PERMUTE else identity(len(given.shapes[0])).order
+    return Placement((Layout(order),), identity(len(given.result)))
 
 
 def _concat(node: Node, given: Given) -> Placement:
@@ -163,8 +253,33 @@ def _concat(node: Node, given: Given) -> Placement:
     return Placement((chosen,) * len(node.inputs), chosen)
 
 
+def _gather(node: Node, given: Given) -> Placement:
+    """The axes of the indices, in their own order, in the place of the axis they index."""
+    layout, indices, axis = given.layout, identity(len(given.shapes[1])), node["axis"]
+    more = indices.rank - 1
+    order: list[int] = []
+    for kept in layout.order:
+        if kept == axis:
+            order += range(axis, axis + indices.rank)
+        else:
+            order.append(kept if kept < axis else kept + more)
+    return Placement((layout, indices), Layout(tuple(order)))
+
+
+def _gather_elements(node: Node, given: Given) -> Placement:
+    return Placement((given.layout, given.layout), given.layout)
+
+
+def _expand(node: Node, given: Given) -> Placement:
+    chosen = given.layout.expanded(len(given.result))
+    return Placement((chosen,), chosen)
+
+
 def _reshape(node: Node, given: Given) -> Placement:
     before, after, layout = given.shapes[0], given.result, given.layout
+    ordered = given.layouts[0]
+    if ordered and ordered.flattened and len(after) == 4 and ordered.flattened == Flattened(1, after[1:], (1, 2, 0)):
+        return Placement((ordered,), CHANNELS_LAST)
     physical = [axis for axis in layout.order if before[axis] != 1]
     groups = sorted(_matching_axes(before, after), key=lambda group: min(map(physical.index, group[0])))
     result = Layout(_with_unit_axes([axis for _, targets in groups for axis in targets], after))
@@ -177,7 +292,9 @@ def _reshape(node: Node, given: Given) -> Placement:
         order = tuple(sources.index(axis) for axis in stored)
         flat = Flattened(targets[0], tuple(before[axis] for axis in sources), order)
         return Placement((layout,), Layout(result.order, flat))
+    groups.sort(key=lambda group: max(map(physical.index, group[0])))  # what lies last, as channels do, stays last
     wanted = _with_unit_axes([axis for sources, _ in groups for axis in sources], before)
+    result = Layout(_with_unit_axes([axis for _, targets in groups for axis in targets], after))
     return Placement((Layout(wanted),), result)
 
 
@@ -208,8 +325,19 @@ def _with_unit_axes(order: Sequence[int], shape: Shape) -> tuple[int, ...]:
     for usual in (default_layout(len(shape)), identity(len(shape))):
         if [axis for axis in usual.order if shape[axis] != 1] == list(order):
             return usual.order
-    return (*(axis for axis, size in enumerate(shape) if size == 1), *order)
+    placed = list(order)
+    for axis, size in enumerate(shape):
+        if size == 1:  # behind its neighbour, with which it may be merged once it is expanded
+            placed.insert(placed.index(axis - 1) + 1 if axis else 0, axis)
+    return tuple(placed)
 
+
+_ELEMENTWISE = (
+    *(Op.PRELU, Op.ELU, Op.GELU, Op.SOFTPLUS, Op.MISH, Op.CLAMP, Op.EXP, Op.LOG, Op.SQRT, Op.RSQRT, Op.ABS, Op.NEG),
+    *(Op.SIN, Op.COS, Op.FLOOR, Op.CEIL, Op.ROUND, Op.SIGN, Op.ERF, Op.CAST, Op.REQUANTIZE, Op.DIV, Op.POW, Op.MINIMUM),
+    *(Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL, Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND),
+    *(Op.LOGICAL_OR, Op.LOGICAL_NOT, Op.WHERE),
+)
 
 LAYOUT_RULES: dict[Op, LayoutRule] = {
     Op.CONV2D: _channels_last,
@@ -223,15 +351,29 @@ LAYOUT_RULES: dict[Op, LayoutRule] = {
     Op.TANH: _elementwise,
     Op.HARDSWISH: _elementwise,
     Op.SOFTMAX: _softmax,
+    Op.LOG_SOFTMAX: _softmax,
+    **dict.fromkeys(_ELEMENTWISE, _elementwise),
     Op.ADD: _elementwise,
     Op.SUB: _elementwise,
     Op.MUL: _elementwise,
     Op.MAX_POOL2D: _channels_last,
+    Op.SPACE_TO_DEPTH: _channels_last,
+    Op.DEPTH_TO_SPACE: _channels_last,
+    Op.RESIZE: _channels_last,
+    Op.CONV_TRANSPOSE2D: _channels_last,
     Op.AVG_POOL2D: _channels_last,
-    Op.MEAN: _mean,
+    **dict.fromkeys((Op.MEAN, Op.SUM, Op.REDUCE_MAX, Op.REDUCE_MIN), _mean),
+    **dict.fromkeys((Op.ARGMAX, Op.ARGMIN), _argument),
+    **dict.fromkeys((Op.LAYER_NORM, Op.RMS_NORM), _norm),
+    **dict.fromkeys((Op.TOPK_VALUES, Op.TOPK_INDICES), _softmax),
+    Op.CUMSUM: _any_order,
+    Op.MATMUL: _matmul,
     Op.RESHAPE: _reshape,
     Op.PERMUTE: _permute,
     Op.CONCAT: _concat,
     Op.PAD: _any_order,
     Op.SLICE: _any_order,
+    Op.GATHER: _gather,
+    Op.GATHER_ELEMENTS: _gather_elements,
+    Op.EXPAND: _expand,
 }

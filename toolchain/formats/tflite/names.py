@@ -7,7 +7,7 @@ last has that last tensor under its name, the one before under its name and a su
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from toolchain.formats.tflite.layout import plan_moves
@@ -29,16 +29,15 @@ class FileNames:
         return self.given.get(name, name)
 
 
-def plan_names(graph: Graph, plan: LayoutPlan, quantized_inside: bool) -> FileNames:
-    """`quantized_inside`: the graph's in- and outputs are float tensors around integer ones."""
+def plan_names(graph: Graph, plan: LayoutPlan, converted: Collection[str]) -> FileNames:
+    """`converted`: tensors that as in- and outputs of the graph are float tensors around integer ones."""
     given: dict[str, str] = {}
     for name in graph.outputs:
         if moves_at_output(graph, plan, name):
             given[name] = name + INNER_SUFFIX
-        elif quantized_inside:
+        elif name in converted:
             given[name] = name + INTEGER_SUFFIX
-    if quantized_inside:
-        given |= {name: name + INTEGER_SUFFIX for name in graph.input_names}
+    given |= {name: name + INTEGER_SUFFIX for name in graph.input_names if name in converted}
     taken = set(graph.outputs) | set(graph.input_names)
     copied: set[str] = set()
     for node in reversed(graph.nodes):

@@ -19,6 +19,8 @@ from toolchain.errors import OptionError, UnsupportedError
 from toolchain.formats.artifact import TensorFacts
 from toolchain.formats.tflite.flatbuffer import IDENTIFIER, SCHEMA_VERSION, TENSOR_TYPES
 from toolchain.formats.tflite.metadata import KEY, Mapped
+from toolchain.graph import DType
+from toolchain.quantization import unpack_int4
 
 OPERATOR_NAMES: Final = {c: name for name, c in vars(schema.BuiltinOperator).items() if isinstance(c, int)}
 _DTYPES: Final = {code: dtype for dtype, code in TENSOR_TYPES.items()}
@@ -33,6 +35,9 @@ _POSITIVE: Final[dict[str, tuple[Any, tuple[str, ...]]]] = {
     ),
     "MAX_POOL_2D": (schema.Pool2DOptions, ("StrideH", "StrideW", "FilterHeight", "FilterWidth")),
     "AVERAGE_POOL_2D": (schema.Pool2DOptions, ("StrideH", "StrideW", "FilterHeight", "FilterWidth")),
+    "TRANSPOSE_CONV": (schema.TransposeConvOptions, ("StrideH", "StrideW")),
+    "DEPTH_TO_SPACE": (schema.DepthToSpaceOptions, ("BlockSize",)),
+    "SPACE_TO_DEPTH": (schema.SpaceToDepthOptions, ("BlockSize",)),
 }
 
 
@@ -146,9 +151,10 @@ class _Reader:
         scale, zero_point, axis = self._quantization(tensor, name, shape)
         constant = None
         if len(buffer):
-            if len(buffer) != prod(shape) * dtype.bytes:
+            if len(buffer) != dtype.stored_bytes(prod(shape)):
                 raise ValueError(f"{name} has {len(buffer)} bytes for {dtype}{list(shape)}")
-            constant = buffer.view(dtype.numpy).reshape(shape)
+            flat = unpack_int4(buffer, prod(shape)) if dtype is DType.INT4 else buffer.view(dtype.numpy)
+            constant = flat.reshape(shape)
         facts = TensorFacts(name, dtype, shape, constant is not None, scale, zero_point, axis, len(buffer))
         self._tensors.append(facts)
         return constant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -131,15 +131,39 @@ class TfliteRunner:
     def _invoke(self, interpreter: Any, inputs: Sequence[np.ndarray]) -> None:
         if len(inputs) != len(self._model.inputs):
             raise SampleError(f"the model takes {len(self._model.inputs)} inputs, but {len(inputs)} were given")
+        placed = {}
         for (name, index), value in zip(self._model.inputs, inputs, strict=True):
             try:
-                interpreter.set_tensor(index, self._layout(name, index).to_physical(value))
+                placed[name] = index, self._layout(name, index).to_physical(value)
+            except ValueError as error:
+                raise SampleError(f"input {name!r} does not fit: {error}") from error
+        self._resize(interpreter, {index: value.shape for index, value in placed.values()})
+        for name, (index, value) in placed.items():
+            try:
+                interpreter.set_tensor(index, value)
             except (ValueError, RuntimeError) as error:
                 raise SampleError(f"input {name!r} does not fit: {error}") from error
         try:
             interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise UnsupportedError(f"{self.name} cannot run this file: {error}") from error
+
+    def _resize(self, interpreter: Any, shapes: Mapping[int, tuple[int, ...]]) -> None:
+        """Have inputs of a dynamic batch take the one given; others refuse what does not fit when it is set."""
+        details = {found["index"]: found for found in interpreter.get_input_details()}
+        changed = {
+            index: shape
+            for index, shape in shapes.items()
+            if shape != tuple(details[index]["shape"]) and -1 in details[index]["shape_signature"]
+        }
+        if not changed:
+            return
+        try:
+            for index, shape in changed.items():
+                interpreter.resize_tensor_input(index, shape, strict=True)
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise SampleError(f"{self.name} cannot take inputs of shape {list(shapes.values())}: {error}") from error
 
     def _load(self, *, preserve: bool) -> Any:
         try:

@@ -1,0 +1,19 @@
+"""The largest values in order: every executor computes what torch does, in float and in int8 to a step."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ops.harness import check, normal
+from toolchain.graph import Op
+
+CASES = [
+    (lambda x: x.topk(3)[0], [(1, 5, 8)]),
+    (lambda x: x.topk(2, dim=1)[0], [(1, 8, 5, 6)]),
+    (lambda x: x.topk(2, largest=False)[0], [(1, 5, 8)]),
+]
+
+
+@pytest.mark.parametrize(("module", "shapes"), CASES)
+def test_topk_values(module, shapes):
+    check(module, *(normal(*shape, seed=seed) for seed, shape in enumerate(shapes)), ops={Op.TOPK_VALUES})

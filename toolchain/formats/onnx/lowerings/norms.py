@@ -1,0 +1,73 @@
+"""Layer norms: LayerNormalization from opset 17 on, else written out; the root mean square norm is written out.
+
+rms_norm(x) = x / sqrt(mean(x^2) + epsilon) weight
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from toolchain.formats.onnx.lowerings.rule import LoweringRule
+from toolchain.formats.onnx.scope import Scope, Tensor
+from toolchain.graph import Node, Op
+
+
+def _layer_norm(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
+    source, *parameters = inputs
+    if scope.opset < 17:
+        centred = _applied(scope, node, "Sub", [source, _mean(scope, node, source, "mean")], "centred")
+        _scaled(scope, node, centred, parameters, result)
+        return
+    shape = [scope.graph.types[node.inputs[0]].shape[axis] for axis in node["axes"]]
+    given: list[Tensor | str] = list(parameters)
+    if not given:
+        given = [scope.store(f"{node.output}/ones", np.ones(shape, np.float32))]
+    options = {"axis": node["axes"][0], "epsilon": float(node["epsilon"])}
+    scope.apply("LayerNormalization", [source, *given], result, name=node.name, **options)
+
+
+def _rms_norm(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
+    source, *parameters = inputs
+    _scaled(scope, node, source, parameters, result)
+
+
+def _scaled(scope: Scope, node: Node, source: Tensor, parameters: list[Tensor], result: Tensor) -> None:
+    """`source` over its root mean square, times the weight, plus the bias."""
+    square = _applied(scope, node, "Mul", [source, source], "square")
+    epsilon = scope.store(f"{node.output}/epsilon", np.asarray(node["epsilon"], np.float32))
+    root = _applied(
+        scope,
+        node,
+        "Sqrt",
+        [_applied(scope, node, "Add", [_mean(scope, node, square, "power"), epsilon], "sum")],
+        "root",
+    )
+    steps = [("Div", [source, root])] + [
+        (op, [parameter]) for op, parameter in zip(("Mul", "Add"), parameters, strict=False)
+    ]
+    value: Tensor | None = None
+    for number, (op, operands) in enumerate(steps):
+        is_last = number == len(steps) - 1
+        target = result if is_last else scope.auxiliary(node.output, op.lower())
+        given = operands if value is None else [value, *operands]
+        scope.apply(op, given, target, name=node.name if is_last else "")
+        value = target
+
+
+def _applied(scope: Scope, node: Node, op: str, inputs: list[Tensor | str], suffix: str) -> Tensor:
+    target = scope.auxiliary(node.output, suffix)
+    scope.apply(op, inputs, target)
+    return target
+
+
+def _mean(scope: Scope, node: Node, source: Tensor, suffix: str) -> Tensor:
+    target = scope.auxiliary(node.output, suffix)
+    if scope.opset >= 18:
+        axes = scope.store_axis_values(f"{node.output}/axes", node["axes"])
+        scope.apply("ReduceMean", [source, axes], target, keepdims=1)
+    else:
+        scope.apply("ReduceMean", [source], target, axes=node["axes"], keepdims=1)
+    return target
+
+
+NORMS: dict[Op, LoweringRule] = {Op.LAYER_NORM: _layer_norm, Op.RMS_NORM: _rms_norm}

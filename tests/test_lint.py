@@ -50,8 +50,6 @@ def test_ops_and_attributes_that_a_device_lacks_are_told_with_place_and_advice()
     assert gelu.op == "gelu tail" and gelu.instead == "relu6 or hardswish"
     assert gelu.source.module == "tail" and gelu.source.file.endswith("test_lint.py") and gelu.source.line
     assert found.blocks
-    with pytest.raises(UnsupportedError, match=r"2 finding\(s\).*\n.*stride is 4"):
-        found.raise_blocking()
 
 
 def test_what_a_cpu_computes_in_float_is_a_note_that_blocks_nothing():

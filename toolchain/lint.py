@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.errors import BudgetError, OptionError, UnsupportedError, raise_collected
+from toolchain.errors import BudgetError, OptionError
 from toolchain.graph import Finding, fold
 from toolchain.graph.cost import peak_activation_bytes
 from toolchain.profiles import check_flash, check_ram, device_findings
@@ -42,13 +42,6 @@ class LintReport:
         """As JSON takes it."""
         findings = [asdict(finding) | {"source": asdict(finding.source)} for finding in self.findings]
         return {**asdict(self), "findings": findings, "blocks": self.blocks}
-
-    def raise_blocking(self) -> None:
-        """Raises UnsupportedError or BudgetError where a deployment would be refused."""
-        found = [str(finding) for finding in self.findings if finding.blocks]
-        title = f"{len(found)} finding(s) keep the model off {self.device}:"
-        raise_collected(UnsupportedError, title, found, hint="change these ops, or choose another target")
-        raise_collected(BudgetError, f"the model does not fit {self.device}:", self.memory, hint="make it smaller")
 
 
 def lint(model: Any, *, target: str | Path, example_inputs: Sequence[Any] | Mapping[str, Any]) -> LintReport:

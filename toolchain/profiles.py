@@ -16,7 +16,7 @@ from toolchain.errors import BudgetError, UnsupportedError, raise_collected
 from toolchain.graph import DType, Finding, Graph, Node, Op
 from toolchain.graph.cost import peak_activation_bytes
 from toolchain.knowledge import find_shipped, load_toml
-from toolchain.quantization import QUANTIZATION_RULES, Granularity, Kind, NumberFormat, Scheme
+from toolchain.quantization import Granularity, NumberFormat, Scheme, find_float_nodes
 
 
 class Table(BaseModel):
@@ -189,18 +189,20 @@ def check_ops(graph: Graph, profile: DeviceProfile, device: str) -> None:
 def device_findings(graph: Graph, profile: DeviceProfile) -> tuple[Finding, ...]:
     """Every op x dtype x attribute of the folded `graph` that the device lacks, and every op that it computes in
     float."""
-    return tuple(finding for node in graph.nodes for finding in _node_findings(graph, node, profile))
+    float_nodes = find_float_nodes(graph)
+    found = (_node_findings(graph, node, profile, float_nodes.get(node.output)) for node in graph.nodes)
+    return tuple(finding for findings in found for finding in findings)
 
 
-def _node_findings(graph: Graph, node: Node, profile: DeviceProfile) -> Iterator[Finding]:
+def _node_findings(graph: Graph, node: Node, profile: DeviceProfile, why_float: str | None) -> Iterator[Finding]:
     execution = profile.execution
     dtype, instead = graph.types[node.output].dtype.value, execution.instead.get(node.op, "")
     label = f"{node.op} {node.name}"
     if execution.ops is not None and node.op not in execution.ops:
         yield Finding(label, "the device has no such op", node.source, dtype, instead)
         return
-    if QUANTIZATION_RULES[node.op].kind is Kind.FLOAT and graph.is_real(node.output):
-        why = "has no integer kernel: computed in float between a DEQUANTIZE and a QUANTIZE"
+    if why_float is not None:
+        why = f"computes in float inside an int8 file: {why_float}"
         yield Finding(label, why, node.source, dtype, instead, blocks=not execution.float_ops)
     for limit in execution.limits:
         if limit.op in (None, node.op):

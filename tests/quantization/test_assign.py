@@ -247,12 +247,20 @@ def test_a_codebook_stays_a_codebook_of_integers(clusters):
 def test_refitting_follows_the_weights_and_leaves_the_activations():
     model = layer(RNG.standard_normal((3, 4)), [1, 2, 3])
     doubled = model.graph.with_constants({"w": model.graph.constants["w"] * 2})
-    again = refit_weights(doubled, model.params)
+    again = QuantizedGraph(doubled, refit_weights(doubled, model.params))
     np.testing.assert_array_equal(again.params["w"].scale, model.params["w"].scale * 2)
     np.testing.assert_array_equal(again.integers["w"], model.integers["w"])
     np.testing.assert_array_equal(again.params["b"].scale, again.params["x"].scale * again.params["w"].scale)
     assert again.params["x"] == model.params["x"]
-    assert refit_weights(model.graph, model.params).params == model.params
+    assert refit_weights(model.graph, model.params) == model.params
+
+
+def test_a_mean_has_no_finer_step_than_the_means_of_integers_have():
+    text = "input x: float32[1,2,2,2]\ny = mean(x) axes=(2,3)\noutput y"
+    # a mean that is zero but for the rounding of floats
+    params = assigned(text, x=(-1, 1), y=(-1e-8, 1e-8)).params
+    assert params["y"].step == pytest.approx(params["x"].step / 4)
+    assert assigned(text, x=(-1, 1), y=(-0.9, 0.9)).params["y"] == asymmetric_params(-0.9, 0.9)
 
 
 # ---- the quantized graph -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from toolchain.quantization.affine import (
 )
 from toolchain.quantization.assign import assign_params, refit_weights
 from toolchain.quantization.groups import shared_groups
+from toolchain.quantization.islands import find_float_nodes
 from toolchain.quantization.quantized import QuantizedGraph, clamp_integers, clamp_is_implied
 from toolchain.quantization.rules import QUANTIZATION_RULES, Kind
 from toolchain.quantization.scheme import NUMBERS, Granularity, NumberFormat, Numbers, Reals, Scheme
@@ -34,6 +35,7 @@ __all__ = [
     "clamp_integers",
     "clamp_is_implied",
     "dequantize",
+    "find_float_nodes",
     "half",
     "pack_int4",
     "quantize",

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from toolchain.errors import UnsupportedError, raise_collected
-from toolchain.graph import WEIGHTED, DType, Graph, Node, Structure
+from toolchain.graph import WEIGHTED, DType, Graph, Node, Op, Structure
 from toolchain.graph.graph import unique_name
 from toolchain.quantization.affine import (
     AffineParams,
@@ -26,15 +26,14 @@ from toolchain.quantization.groups import fixed_params, separate_fixed, shared_g
 from toolchain.quantization.islands import find_float_nodes
 from toolchain.quantization.masks import limit_masks
 from toolchain.quantization.quantized import QuantizedGraph
+from toolchain.quantization.ranges import Ranges, range_of
 from toolchain.quantization.scheme import Granularity, Scheme
 
 _BIAS_HEADROOM = 2.0**30  # half of int32: the other half is for the products the bias is added to
 _SCALE_SPREAD = 2.0**-20  # a channel smaller than this beside its tensor's largest is rounded to zero
 
 
-def assign_params(
-    graph: Graph, ranges: Mapping[str, tuple[float, float]], scheme: Scheme, structure: Structure | None = None
-) -> QuantizedGraph:
+def assign_params(graph: Graph, ranges: Ranges, scheme: Scheme, structure: Structure | None = None) -> QuantizedGraph:
     """Give every tensor of the folded `graph` its parameters.
 
     `ranges` holds (low, high) for every real activation. A weight with a codebook is quantized per tensor, so that
@@ -54,7 +53,7 @@ def assign_params(
         if node.op not in WEIGHTED and node.output not in float_nodes:
             for name in node.inputs:
                 if graph.is_constant(name) and graph.is_real(name) and name not in params:
-                    params[name] = _activation(*(ranges.get(name) or _extent(graph.constants[name])), scheme)
+                    params[name] = _activation(*range_of(graph, ranges, name), scheme)
     return QuantizedGraph(graph, params, {}, float_nodes, scheme.reals)
 
 
@@ -72,17 +71,31 @@ def _check_islands(graph: Graph, float_nodes: Mapping[str, str], scheme: Scheme)
 
 
 def _activation_params(
-    graph: Graph, ranges: Mapping[str, tuple[float, float]], scheme: Scheme, float_nodes: Mapping[str, str]
+    graph: Graph, ranges: Ranges, scheme: Scheme, float_nodes: Mapping[str, str]
 ) -> dict[str, AffineParams]:
     groups = shared_groups(graph, float_nodes)
     fixed = fixed_params(graph, groups, float_nodes, scheme.activation_dtype or DType.INT8)
     merged: dict[str, tuple[float, float]] = {}
     for name, group in groups.items():
-        low, high = ranges[name] if name in ranges else _extent(graph.constants[name])
+        low, high = range_of(graph, ranges, name)
         before = merged.get(group, (low, high))
         merged[group] = (min(before[0], low), max(before[1], high))
     made = {group: fixed.get(group) or _activation(*extent, scheme) for group, extent in merged.items()}
+    for node in graph.nodes:
+        if node.op is Op.MEAN and node.output not in float_nodes:
+            made[groups[node.output]] = _no_finer(made[groups[node.output]], _finest_mean(graph, node, made, groups))
     return {name: made[group] for name, group in groups.items()}
+
+
+def _finest_mean(graph: Graph, node: Node, made: Mapping[str, AffineParams], groups: Mapping[str, str]) -> float:
+    """The step between the means that integers can have: finer ones would show the rounding of floats, and kernels do
+    not take them."""
+    count = graph.types[node.inputs[0]].elements // graph.types[node.output].elements
+    return made[groups[node.inputs[0]]].step / count
+
+
+def _no_finer(params: AffineParams, step: float) -> AffineParams:
+    return params if params.step >= step else replace(params, scale=np.full_like(params.scale, step))
 
 
 def _activation(low: float, high: float, scheme: Scheme) -> AffineParams:
@@ -93,16 +106,14 @@ def _activation(low: float, high: float, scheme: Scheme) -> AffineParams:
     return replace(params, q_min=params.q_min - 1)
 
 
-def refit_weights(
-    graph: Graph, params: Mapping[str, AffineParams], float_nodes: Mapping[str, str] | None = None
-) -> QuantizedGraph:
+def refit_weights(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:
     """The same parameters for activations, new ones for weights and biases whose values have changed."""
     wanted = {
         node.inputs[1]: (_granularity(params[node.inputs[1]]), params[node.inputs[1]].dtype)
         for node in graph.nodes
         if node.op in WEIGHTED and node.inputs[1] in params
     }
-    return QuantizedGraph(graph, {**params, **_fit(graph, params, wanted)}, float_nodes=float_nodes or {})
+    return {**params, **_fit(graph, params, wanted)}
 
 
 def _granularity(params: AffineParams) -> Granularity:
@@ -156,10 +167,6 @@ def _weight_params(bound: np.ndarray, granularity: Granularity, dtype: DType) ->
     if granularity == Granularity.PER_TENSOR:
         return symmetric_params(bound.max(), dtype)
     return symmetric_params(bound, dtype, axis=0)
-
-
-def _extent(constant: np.ndarray) -> tuple[float, float]:
-    return float(constant.min()), float(constant.max())
 
 
 def _untie_biases(graph: Graph) -> Graph:

@@ -17,9 +17,8 @@ from toolchain.graph import DType, Graph, Node, Op
 from toolchain.graph.graph import unique_name
 from toolchain.quantization.affine import AffineParams
 from toolchain.quantization.islands import quantized_activations
+from toolchain.quantization.ranges import Ranges, range_of
 from toolchain.quantization.rules import QUANTIZATION_RULES, Kind
-
-Ranges = Mapping[str, tuple[float, float]]
 
 
 def shared_groups(graph: Graph, float_nodes: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -48,7 +47,7 @@ def shares(graph: Graph, node: Node, float_nodes: Mapping[str, str]) -> bool:
 
 
 def fixed_params(
-    graph: Graph, groups: Mapping[str, str], float_nodes: Mapping[str, str], dtype: DType = DType.INT8
+    graph: Graph, groups: Mapping[str, str], float_nodes: Mapping[str, str], dtype: DType
 ) -> dict[str, AffineParams]:
     """Parameters of the groups that hold the result of an op which fixes them; of several, the first's."""
     fixed: dict[str, AffineParams] = {}
@@ -57,9 +56,7 @@ def fixed_params(
     return fixed
 
 
-def separate_fixed(
-    graph: Graph, ranges: Ranges, float_nodes: Mapping[str, str], dtype: DType = DType.INT8
-) -> tuple[Graph, Ranges]:
+def separate_fixed(graph: Graph, ranges: Ranges, float_nodes: Mapping[str, str], dtype: DType) -> tuple[Graph, Ranges]:
     """`graph` with a requantize wherever fixed parameters do not suit their group, and the ranges of it: in front of
     the op that joins them with other tensors, else behind the op that fixes them."""
     for node in graph.nodes:
@@ -79,7 +76,7 @@ def _unsuited(
     own = {node.output for node in _fixing(graph, float_nodes)}
     found = {groups[n.output] for n in _fixing(graph, float_nodes) if _fixed(n, dtype) != fixed[groups[n.output]]}
     for name, group in groups.items():
-        if name not in own and group in fixed and not _covers(fixed[group], _range(graph, ranges, name)):
+        if name not in own and group in fixed and not _covers(fixed[group], range_of(graph, ranges, name)):
             found.add(group)
     return found
 
@@ -124,13 +121,6 @@ def _fixed(node: Node, dtype: DType) -> AffineParams:
 def _covers(params: AffineParams, extent: tuple[float, float]) -> bool:
     (low, high), (lowest, highest), slack = extent, params.bounds, 2 * params.step
     return lowest - slack <= low and high <= highest + slack
-
-
-def _range(graph: Graph, ranges: Ranges, name: str) -> tuple[float, float]:
-    if name in ranges:
-        return ranges[name]
-    constant = graph.constants[name]
-    return float(constant.min()), float(constant.max())
 
 
 def _with_requantize(graph: Graph, behind: Mapping[str, Node], ranges: Ranges) -> tuple[Graph, Ranges]:

@@ -20,8 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from toolchain.graph import Graph, Node, Op
-
-Ranges = Mapping[str, tuple[float, float]]
+from toolchain.quantization.ranges import Ranges, range_of
 
 DEPTH = 16.0
 """How far below all others a value is nothing to a softmax."""
@@ -55,7 +54,7 @@ def limit_masks(graph: Graph, ranges: Ranges) -> dict[str, tuple[float, float]]:
         _limit_producers(graph, name, limited, wanted)
     for name, lows in wanted.items():
         if graph.is_constant(name) and len(lows) == len(graph.consumers.get(name, ())):
-            low, high = _extent(graph, limited, name)
+            low, high = range_of(graph, limited, name)
             limited[name] = (max(low, min(lows)), max(high, min(lows)))
     return limited
 
@@ -81,7 +80,7 @@ def _depth_before(graph: Graph, ranges: Ranges, reader: Node, name: str, found: 
         return None
     if reader.op is Op.ADD:
         (other,) = [n for n in reader.inputs if n != name] or [name]
-        low, high = _extent(graph, ranges, other)
+        low, high = range_of(graph, ranges, other)
         return depth if low <= _FAR else depth + high - low
     if reader.op is Op.WHERE and name in reader.inputs[1:]:
         return depth
@@ -101,7 +100,7 @@ def _factor(graph: Graph, node: Node) -> float | None:
 
 def _reached(graph: Graph, node: Node, ranges: Ranges) -> tuple[float, float]:
     """What a masking node can give of operands that saturate."""
-    lows, highs = zip(*(_extent(graph, ranges, name) for name in node.inputs[-2:]), strict=True)
+    lows, highs = zip(*(range_of(graph, ranges, name) for name in node.inputs[-2:]), strict=True)
     return (sum(lows), sum(highs)) if node.op is Op.ADD else (min(lows), max(highs))
 
 
@@ -110,13 +109,13 @@ def _limit_node(
 ) -> None:
     """Limit the result of a masking node, and note the limit of its mask."""
     for mask, other in (node.inputs[-2:], node.inputs[:-3:-1]):
-        low, high = _extent(graph, limited, other)
+        low, high = range_of(graph, limited, other)
         base = _lowest_unmasked(graph, node, limited, mask, (low, high), depth)
         if base is None:
             continue
         is_sum = node.op is Op.ADD
         floor = min(low + base if is_sum else min(low, base), 0.0) - depth
-        top = max(_extent(graph, limited, mask)[1], base)
+        top = max(range_of(graph, limited, mask)[1], base)
         limited[node.output] = _within(limited[node.output], (floor, high + top if is_sum else max(high, base)))
         wanted.setdefault(mask, []).append(floor - high if is_sum else floor)
         return
@@ -163,16 +162,9 @@ def _asked(graph: Graph, node: Node, ranges: Ranges, low: float) -> Iterator[tup
         yield from ((name, low) for name in node.inputs[1:])
     elif node.op is Op.MUL:
         for factor, other in (node.inputs, node.inputs[::-1]):
-            lowest, highest = _extent(graph, ranges, other)
+            lowest, highest = range_of(graph, ranges, other)
             if graph.is_constant(factor) and lowest >= 0 and highest > 0:
                 yield factor, low * _LEVEL / highest
-
-
-def _extent(graph: Graph, ranges: Ranges, name: str) -> tuple[float, float]:
-    if name in ranges:
-        return ranges[name]
-    constant = graph.constants[name]
-    return float(constant.min()), float(constant.max())
 
 
 def _within(extent: tuple[float, float], bounds: tuple[float, float]) -> tuple[float, float]:

@@ -192,7 +192,7 @@ class QuantizedModel(Model):
 
     def from_module(self, module: nn.Module) -> Self:
         trained = super().from_module(module)
-        return replace(trained, params=refit_weights(trained.graph, self.params, self.float_nodes).params)
+        return replace(trained, params=refit_weights(trained.graph, self.params))
 
     def _plain(self) -> dict[str, Any]:
         params = {name: params.to_plain() for name, params in self.params.items()}

@@ -11,35 +11,28 @@ from toolchain.engine.tracing.rules.rule import Pair, Rule, both_sides, pair
 from toolchain.graph import Op
 
 
-def _conv2d(
-    b: GraphBuilder,
-    x: str,
-    weight: str,
-    bias: str | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> str:
-    window = {"stride": pair(stride), "dilation": pair(dilation)}
-    padding = padding if isinstance(padding, str) else pair(padding)
-    return on_images(b, x, 2, lambda b, image: _convolve(b, image, weight, bias, padding, groups, window))
+def _spread(spatial: int, value: Any, neutral: int) -> Pair:
+    """What an op of one or two axes says of them, as (height, width)."""
+    return pair(value) if spatial == 2 else along(value, neutral)
 
 
-def _conv1d(
-    b: GraphBuilder,
-    x: str,
-    weight: str,
-    bias: str | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> str:
-    window = {"stride": along(stride, 1), "dilation": along(dilation, 1)}
-    padding = padding if isinstance(padding, str) else along(padding, 0)
-    wide = _flat_kernel(b, weight)
-    return on_images(b, x, 1, lambda b, image: _convolve(b, image, wide, bias, padding, groups, window))
+def _convolution(spatial: int) -> Rule:
+    def rule(
+        b: GraphBuilder,
+        x: str,
+        weight: str,
+        bias: str | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+    ) -> str:
+        window = {"stride": _spread(spatial, stride, 1), "dilation": _spread(spatial, dilation, 1)}
+        around = padding if isinstance(padding, str) else _spread(spatial, padding, 0)
+        kernel = weight if spatial == 2 else _flat_kernel(b, weight)
+        return on_images(b, x, spatial, lambda b, image: _convolve(b, image, kernel, bias, around, groups, window))
+
+    return rule
 
 
 def _convolve(
@@ -71,44 +64,30 @@ def _flat_kernel(b: GraphBuilder, weight: str) -> str:
     return b.rearrange(weight, wide, (0, 1, 2, 3), wide)
 
 
-def _conv_transpose2d(
-    b: GraphBuilder,
-    x: str,
-    weight: str,
-    bias: str | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> str:
-    window: dict[str, Any] = {
-        "stride": pair(stride),
-        "dilation": pair(dilation),
-        "output_padding": pair(output_padding),
-    }
-    window["padding"] = both_sides(pair(padding))
-    ours = _features_first(b, weight, groups)
-    inputs = (ours,) if bias is None else (ours, bias)
-    return on_images(b, x, 2, lambda b, image: b.add(Op.CONV_TRANSPOSE2D, image, *inputs, groups=groups, **window))
+def _transposed_convolution(spatial: int) -> Rule:
+    def rule(
+        b: GraphBuilder,
+        x: str,
+        weight: str,
+        bias: str | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        dilation: Any = 1,
+    ) -> str:
+        attributes: dict[str, Any] = {
+            "stride": _spread(spatial, stride, 1),
+            "dilation": _spread(spatial, dilation, 1),
+            "output_padding": _spread(spatial, output_padding, 0),
+            "padding": both_sides(_spread(spatial, padding, 0)),
+            "groups": groups,
+        }
+        ours = _features_first(b, weight, groups)
+        inputs = (ours,) if bias is None else (ours, bias)
+        return on_images(b, x, spatial, lambda b, image: b.add(Op.CONV_TRANSPOSE2D, image, *inputs, **attributes))
 
-
-def _conv_transpose1d(
-    b: GraphBuilder,
-    x: str,
-    weight: str,
-    bias: str | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> str:
-    window: dict[str, Any] = {"stride": along(stride, 1), "dilation": along(dilation, 1)}
-    window |= {"output_padding": along(output_padding, 0), "padding": both_sides(along(padding, 0))}
-    ours = _features_first(b, weight, groups)
-    inputs = (ours,) if bias is None else (ours, bias)
-    return on_images(b, x, 1, lambda b, image: b.add(Op.CONV_TRANSPOSE2D, image, *inputs, groups=groups, **window))
+    return rule
 
 
 def _features_first(b: GraphBuilder, weight: str, groups: int) -> str:
@@ -120,8 +99,8 @@ def _features_first(b: GraphBuilder, weight: str, groups: int) -> str:
 
 
 LAYERS: dict[str, Rule] = {
-    "conv1d": _conv1d,
-    "conv2d": _conv2d,
-    "conv_transpose1d": _conv_transpose1d,
-    "conv_transpose2d": _conv_transpose2d,
+    "conv1d": _convolution(1),
+    "conv2d": _convolution(2),
+    "conv_transpose1d": _transposed_convolution(1),
+    "conv_transpose2d": _transposed_convolution(2),
 }

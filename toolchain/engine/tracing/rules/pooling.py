@@ -1,4 +1,4 @@
-"""Pools and reductions.
+"""Pools.
 
 Pools over windows of several sizes or of a dilated shape are said by slices, gathers and joins: an adaptive pool goes
 along one axis after the other, in runs of windows of one size; a dilated maximum is that of the places it takes. An
@@ -15,7 +15,7 @@ from typing import Any
 
 from toolchain.engine.tracing.builder import CannotLower, GraphBuilder
 from toolchain.engine.tracing.rules.images import along, join, of_images, on_images, take
-from toolchain.engine.tracing.rules.rule import Pair, Rule, axis_of, pair
+from toolchain.engine.tracing.rules.rule import Pair, Rule, pair
 from toolchain.graph import Op
 
 
@@ -213,12 +213,6 @@ def _adaptive_max_pool1d(b: GraphBuilder, x: str, output_size: Any) -> list[str]
     return [on_images(b, x, 1, lambda b, image: _adaptive(b, image, Op.MAX_POOL2D, along(output_size, 1)))]
 
 
-def _mean(b: GraphBuilder, x: str, axes: Any = None, keepdim: bool = False, dtype: Any = None) -> str:
-    rank = len(b.shapes[x])
-    chosen = range(rank) if axes is None or axes == [] else [axes] if isinstance(axes, int) else axes
-    return b.add(Op.MEAN, x, axes=tuple(sorted(axis_of(a, rank) for a in chosen)), keepdim=keepdim)
-
-
 POOLING: dict[str, Rule] = {
     "max_pool1d": _max_pool1d,
     "max_pool2d": of_images(_max_pool2d),
@@ -228,5 +222,4 @@ POOLING: dict[str, Rule] = {
     "adaptive_avg_pool2d": of_images(_adaptive_avg_pool2d),
     "adaptive_max_pool1d": _adaptive_max_pool1d,
     "adaptive_max_pool2d": _adaptive_max_pool2d,
-    "mean": _mean,
 }

@@ -23,9 +23,13 @@ def axes_of(b: GraphBuilder, x: str, axes: int | Sequence[int] | None) -> tuple[
     return tuple(sorted(axis_of(axis, rank) for axis in chosen))
 
 
-def _sum(b: GraphBuilder, x: str, axes: Any = None, keepdim: bool = False, dtype: Any = None) -> str:
-    x = b.cast(x, b.wanted[0].dtype)
-    return b.add(Op.SUM, x, axes=axes_of(b, x, axes), keepdim=keepdim)
+def _totalled(op: Op) -> Rule:
+    """sum and mean, which first take the element type of their result."""
+
+    def rule(b: GraphBuilder, x: str, axes: Any = None, keepdim: bool = False, dtype: Any = None) -> str:
+        return b.add(op, b.cast(x, b.wanted[0].dtype), axes=axes_of(b, x, axes), keepdim=keepdim)
+
+    return rule
 
 
 def _extreme(op: Op, index: Op) -> Rule:
@@ -166,7 +170,8 @@ def _least_and_largest(b: GraphBuilder, x: str, *, dim: int | None = None, keepd
 
 
 REDUCTIONS: dict[str, Rule] = {
-    "sum": _sum,
+    "sum": _totalled(Op.SUM),
+    "mean": _totalled(Op.MEAN),
     "max": _extreme(Op.REDUCE_MAX, Op.ARGMAX),
     "min": _extreme(Op.REDUCE_MIN, Op.ARGMIN),
     "amax": _reduced(Op.REDUCE_MAX),

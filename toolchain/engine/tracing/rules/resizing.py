@@ -132,7 +132,7 @@ def _channel_shuffle(b: GraphBuilder, x: str, groups: int) -> str:
 
 def _refused(name: str) -> Rule:
     def rule(b: GraphBuilder, *arguments: Any, **named: Any) -> str:
-        raise CannotLower(f"no runtime has a {name} resize like torch's: resize by nearest or bilinear")
+        raise CannotLower(f"no runtime resizes as torch does ({name}): resize by nearest or bilinear")
 
     return rule
 

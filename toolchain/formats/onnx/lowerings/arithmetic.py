@@ -47,6 +47,7 @@ def _rsqrt(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> No
 
 
 ARITHMETIC: dict[Op, LoweringRule] = {
+    Op.MATMUL: plain("MatMul"),
     Op.ADD: plain("Add"),
     Op.SUB: _sub,
     Op.MUL: plain("Mul"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from toolchain.formats.onnx.lowerings.reductions import reduce_axes
 from toolchain.formats.onnx.lowerings.rule import LoweringRule
 from toolchain.formats.onnx.scope import Scope, Tensor
 from toolchain.graph import Node, Op
@@ -35,23 +36,12 @@ def _scaled(scope: Scope, node: Node, source: Tensor, parameters: list[Tensor], 
     """`source` over its root mean square, times the weight, plus the bias."""
     square = _applied(scope, node, "Mul", [source, source], "square")
     epsilon = scope.store(f"{node.output}/epsilon", np.asarray(node["epsilon"], np.float32))
-    root = _applied(
-        scope,
-        node,
-        "Sqrt",
-        [_applied(scope, node, "Add", [_mean(scope, node, square, "power"), epsilon], "sum")],
-        "root",
-    )
-    steps = [("Div", [source, root])] + [
-        (op, [parameter]) for op, parameter in zip(("Mul", "Add"), parameters, strict=False)
-    ]
-    value: Tensor | None = None
-    for number, (op, operands) in enumerate(steps):
-        is_last = number == len(steps) - 1
-        target = result if is_last else scope.auxiliary(node.output, op.lower())
-        given = operands if value is None else [value, *operands]
-        scope.apply(op, given, target, name=node.name if is_last else "")
-        value = target
+    above = _applied(scope, node, "Add", [_mean(scope, node, square, "power"), epsilon], "above")
+    root = _applied(scope, node, "Sqrt", [above], "root")
+    *before, (last, operand) = [("Div", root), *zip(("Mul", "Add"), parameters, strict=False)]
+    for op, other in before:
+        source = _applied(scope, node, op, [source, other], op.lower())
+    scope.apply(last, [source, operand], result, name=node.name)
 
 
 def _applied(scope: Scope, node: Node, op: str, inputs: list[Tensor | str], suffix: str) -> Tensor:
@@ -62,11 +52,7 @@ def _applied(scope: Scope, node: Node, op: str, inputs: list[Tensor | str], suff
 
 def _mean(scope: Scope, node: Node, source: Tensor, suffix: str) -> Tensor:
     target = scope.auxiliary(node.output, suffix)
-    if scope.opset >= 18:
-        axes = scope.store_axis_values(f"{node.output}/axes", node["axes"])
-        scope.apply("ReduceMean", [source, axes], target, keepdims=1)
-    else:
-        scope.apply("ReduceMean", [source], target, axes=node["axes"], keepdims=1)
+    reduce_axes(scope, "ReduceMean", source, node["axes"], target, keepdims=1)
     return target
 
 

@@ -21,7 +21,7 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
 from toolchain.formats.tflite.emitter import Emitter, Lowering
 from toolchain.formats.tflite.flatbuffer import TENSOR_TYPES, Operand
-from toolchain.formats.tflite.lowerings.elementwise import unary
+from toolchain.formats.tflite.lowerings.elementwise import binary, unary
 from toolchain.graph import DType, Node, Op
 from toolchain.quantization import quantize
 
@@ -144,6 +144,9 @@ def _clamp_into(emitter: Emitter, node: Node, source: Operand, low: float, high:
 
 
 ARITHMETIC: dict[Op, Lowering] = {
+    Op.ADD: binary(Builtin.ADD, schema.AddOptionsT),
+    Op.SUB: binary(Builtin.SUB, schema.SubOptionsT),
+    Op.MUL: binary(Builtin.MUL, schema.MulOptionsT),
     Op.DIV: partial(_narrow, Builtin.DIV, schema.DivOptionsT),
     Op.POW: partial(_narrow, Builtin.POW, schema.PowOptionsT),
     Op.MINIMUM: pair(Builtin.MINIMUM, schema.MaximumMinimumOptionsT),

@@ -1,4 +1,4 @@
-"""Elementwise ops and softmax as TFLite operators."""
+"""What lowerings of one and two tensors have in common."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
 from toolchain.formats.tflite.emitter import ACTIVATIONS, Emitter, Lowering
 from toolchain.graph import Node
-from toolchain.graph.fold import batch_norm_affine
 
 
 def unary(code: int, make_options: Callable[[Node], Any] = lambda node: None) -> Lowering:
@@ -52,17 +50,3 @@ def _lower_unary(code: int, make_options: Callable[[Node], Any], emitter: Emitte
 def _lower_binary(code: int, make_options: Callable[..., Any], emitter: Emitter, node: Node) -> None:
     options = make_options(fusedActivationFunction=ACTIVATIONS[node["activation"]])
     emitter.emit(code, emitter.inputs(node), emitter.result(node), options)
-
-
-def lower_batch_norm(emitter: Emitter, node: Node) -> None:
-    """MUL and ADD by constants, in float: a batch norm that no layer before it could take in."""
-    (source,) = emitter.inputs(node)
-    channel = emitter.plan.layouts[node.output].axis(1)
-    shape = [-1 if axis == channel else 1 for axis in range(len(source.shape))]
-    affine = batch_norm_affine(emitter.graph, node)
-    multiplier, offset = (values.astype(np.float32).reshape(shape) for values in affine)
-    factor = emitter.add_constant(f"{node.output}/multiplier", multiplier)
-    summand = emitter.add_constant(f"{node.output}/offset", offset)
-    scaled = emitter.temporary(f"{node.output}/scaled", source.shape, source)
-    emitter.emit(Builtin.MUL, [source, factor], scaled, schema.MulOptionsT())
-    emitter.emit(Builtin.ADD, [scaled, summand], emitter.result(node), schema.AddOptionsT())

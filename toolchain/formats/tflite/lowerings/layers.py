@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
-from toolchain.formats.tflite.emitter import ACTIVATIONS, Emitter
+from toolchain.formats.tflite.emitter import ACTIVATIONS, Emitter, Lowering
 from toolchain.formats.tflite.flatbuffer import Operand
 from toolchain.formats.tflite.kernels import row_order, rows_of
 from toolchain.formats.tflite.layout import CHANNELS_LAST, Flattened, Layout, identity
@@ -22,7 +22,7 @@ _CONV = CHANNELS_LAST
 _DEPTHWISE = Layout((1, 2, 3, 0))
 
 
-def lower_conv2d(emitter: Emitter, node: Node) -> None:
+def _conv2d(emitter: Emitter, node: Node) -> None:
     """CONV_2D; a filter of fewer input channels than the input has makes it a grouped one."""
     source, padding = padded_input(emitter, node, node_windows(emitter, node))
     options = schema.Conv2DOptionsT(
@@ -37,7 +37,7 @@ def lower_conv2d(emitter: Emitter, node: Node) -> None:
     emitter.emit(Builtin.CONV_2D, inputs, emitter.result(node), options)
 
 
-def lower_depthwise_conv2d(emitter: Emitter, node: Node) -> None:
+def _depthwise_conv2d(emitter: Emitter, node: Node) -> None:
     """DEPTHWISE_CONV_2D."""
     source, padding = padded_input(emitter, node, node_windows(emitter, node))
     weight, bias = _weights(emitter, node, _DEPTHWISE)
@@ -53,7 +53,7 @@ def lower_depthwise_conv2d(emitter: Emitter, node: Node) -> None:
     emitter.emit(Builtin.DEPTHWISE_CONV_2D, [source, weight, bias], emitter.result(node), options)
 
 
-def lower_linear(emitter: Emitter, node: Node) -> None:
+def _linear(emitter: Emitter, node: Node) -> None:
     """FULLY_CONNECTED; the weight's columns take the order in which the input was flattened, its rows that in which the
     result becomes an image."""
     (source,) = emitter.inputs(node)
@@ -108,3 +108,10 @@ def zero_bias(emitter: Emitter, node: Node) -> Operand:
         return emitter.add_constant(f"{node.output}/bias", np.zeros(channels, np.float32))
     params = bias_params(source, weight)
     return emitter.add_constant(f"{node.output}/bias", np.zeros(channels, params.dtype.numpy), params)
+
+
+LAYERS: dict[Op, Lowering] = {
+    Op.CONV2D: _conv2d,
+    Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
+    Op.LINEAR: _linear,
+}

@@ -8,23 +8,23 @@ from math import prod
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
-from toolchain.formats.tflite.emitter import Emitter
+from toolchain.formats.tflite.emitter import Emitter, Lowering
 from toolchain.formats.tflite.flatbuffer import Operand
 from toolchain.formats.tflite.layout import Layout
-from toolchain.graph import Node, unsupported
+from toolchain.graph import Node, Op, unsupported
 
 _MOST_JOINED = 6
 _MOST_CUT = 5
 """Axes of the kernels of SLICE and STRIDED_SLICE."""
 
 
-def lower_reshape(emitter: Emitter, node: Node) -> None:
+def _reshape(emitter: Emitter, node: Node) -> None:
     """RESHAPE."""
     (source,) = emitter.inputs(node)
     emitter.reshape_into(source, emitter.result(node))
 
 
-def lower_permute(emitter: Emitter, node: Node) -> None:
+def _permute(emitter: Emitter, node: Node) -> None:
     """No operator: the result is the input, its axes named anew, unless both must be tensors of the file."""
     (source,) = emitter.inputs(node)
     if emitter.needs_copy(node):
@@ -33,15 +33,7 @@ def lower_permute(emitter: Emitter, node: Node) -> None:
         emitter.bind(node.output, source)
 
 
-def lower_mean(emitter: Emitter, node: Node) -> None:
-    """MEAN."""
-    (source,) = emitter.inputs(node)
-    layout = read_layout(emitter, node)
-    axes = sorted(layout.axis(axis) for axis in node["axes"])
-    average(emitter, source, axes, emitter.result(node), keep_axes=node["keepdim"])
-
-
-def lower_concat(emitter: Emitter, node: Node) -> None:
+def _concat(emitter: Emitter, node: Node) -> None:
     """CONCATENATION; of more axes than XNNPACK's kernel has, those before and behind the joined one are seen as one."""
     sources, target = emitter.inputs(node), emitter.result(node)
     axis = read_layout(emitter, node).axis(node["axis"])
@@ -62,7 +54,7 @@ def _around(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
     return prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
 
 
-def lower_slice(emitter: Emitter, node: Node) -> None:
+def _slice(emitter: Emitter, node: Node) -> None:
     """SLICE, or STRIDED_SLICE where a step is not 1."""
     (source,) = emitter.inputs(node)
     layout = read_layout(emitter, node)
@@ -97,8 +89,15 @@ def _neighbours(shape: Sequence[int], taken: Sequence[range]) -> list[tuple[int,
 
 def average(emitter: Emitter, source: Operand, axes: Sequence[int], target: Operand, *, keep_axes: bool) -> Operand:
     """Mean over physical axes."""
+    return reduce_axes(emitter, Builtin.MEAN, source, axes, target, keep_axes=keep_axes)
+
+
+def reduce_axes(
+    emitter: Emitter, code: int, source: Operand, axes: Sequence[int], target: Operand, *, keep_axes: bool
+) -> Operand:
+    """The reduction `code` over physical axes."""
     inputs = [source, emitter.vector(f"{target.name}/axes", axes)]
-    return emitter.emit(Builtin.MEAN, inputs, target, schema.ReducerOptionsT(keepDims=keep_axes))
+    return emitter.emit(code, inputs, target, schema.ReducerOptionsT(keepDims=keep_axes))
 
 
 def concatenate(emitter: Emitter, sources: Sequence[Operand], axis: int, target: Operand) -> Operand:
@@ -122,3 +121,11 @@ def read_layout(emitter: Emitter, node: Node) -> Layout:
     layout = emitter.placement(node).wanted[0]
     assert layout is not None
     return layout
+
+
+MOVES: dict[Op, Lowering] = {
+    Op.RESHAPE: _reshape,
+    Op.PERMUTE: _permute,
+    Op.CONCAT: _concat,
+    Op.SLICE: _slice,
+}

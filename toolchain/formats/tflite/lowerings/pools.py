@@ -9,20 +9,20 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
-from toolchain.formats.tflite.emitter import Emitter
+from toolchain.formats.tflite.emitter import Emitter, Lowering
 from toolchain.formats.tflite.flatbuffer import Operand
 from toolchain.formats.tflite.lowerings.moves import average, concatenate, take
 from toolchain.formats.tflite.windows import Window, exact_padding, node_windows, padded_input
-from toolchain.graph import Node
+from toolchain.graph import Node, Op
 
 
-def lower_max_pool2d(emitter: Emitter, node: Node) -> None:
+def _max_pool2d(emitter: Emitter, node: Node) -> None:
     """MAX_POOL_2D."""
     source, padding = padded_input(emitter, node, node_windows(emitter, node))
     emitter.emit(Builtin.MAX_POOL_2D, [source], emitter.result(node), _options(node, padding, node["kernel_size"]))
 
 
-def lower_avg_pool2d(emitter: Emitter, node: Node) -> None:
+def _avg_pool2d(emitter: Emitter, node: Node) -> None:
     """AVERAGE_POOL_2D; padding that is neither SAME nor VALID is left out by pooling the rim apart."""
     windows = node_windows(emitter, node)
     padding = exact_padding(windows)
@@ -95,3 +95,9 @@ def _pool_piece(emitter: Emitter, node: Node, row: _Piece, column: _Piece) -> Op
     target = emitter.temporary(f"{node.output}/piece", (batch, row.count, column.count, channels), source)
     options = _options(node, schema.Padding.VALID, (row.kernel, column.kernel))
     return emitter.emit(Builtin.AVERAGE_POOL_2D, [seen], target, options)
+
+
+POOLS: dict[Op, Lowering] = {
+    Op.MAX_POOL2D: _max_pool2d,
+    Op.AVG_POOL2D: _avg_pool2d,
+}

@@ -1,31 +1,29 @@
-"""Reductions along axes, sums so far, the largest few, and products of matrices, as TFLite operators."""
+"""Reductions along axes, sums so far and the largest few, as TFLite operators."""
 
 from __future__ import annotations
 
 from functools import partial
-from math import prod
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
 from toolchain.formats.tflite.emitter import Emitter, Lowering
-from toolchain.formats.tflite.flatbuffer import TENSOR_TYPES, Operand
-from toolchain.formats.tflite.layout import Layout
-from toolchain.graph import DType, Node, Op, unsupported
+from toolchain.formats.tflite.flatbuffer import TENSOR_TYPES
+from toolchain.formats.tflite.lowerings.moves import read_layout, reduce_axes
+from toolchain.graph import DType, Node, Op
 
 
 def _reduce(code: int, emitter: Emitter, node: Node) -> None:
     (source,) = emitter.inputs(node)
-    axes = sorted(_layout(emitter, node).axis(axis) for axis in node["axes"])
-    inputs = [source, emitter.vector(f"{node.output}/axes", axes)]
-    emitter.emit(code, inputs, emitter.result(node), schema.ReducerOptionsT(keepDims=node["keepdim"]))
+    axes = sorted(read_layout(emitter, node).axis(axis) for axis in node["axes"])
+    reduce_axes(emitter, code, source, axes, emitter.result(node), keep_axes=node["keepdim"])
 
 
 def _argument(code: int, emitter: Emitter, node: Node) -> None:
     """ARG_MAX or ARG_MIN, which drop the axis."""
     (source,) = emitter.inputs(node)
-    axis = _layout(emitter, node).axis(node["axis"])
+    axis = read_layout(emitter, node).axis(node["axis"])
     inputs = [source, emitter.add_constant(f"{node.output}/axis", np.asarray(axis, np.int32))]
     result = emitter.result(node)
     target = result
@@ -39,7 +37,7 @@ def _argument(code: int, emitter: Emitter, node: Node) -> None:
 
 def _cumsum(emitter: Emitter, node: Node) -> None:
     (source,) = emitter.inputs(node)
-    axis = np.asarray(_layout(emitter, node).axis(node["axis"]), np.int32)
+    axis = np.asarray(read_layout(emitter, node).axis(node["axis"]), np.int32)
     inputs = [source, emitter.add_constant(f"{node.output}/axis", axis)]
     emitter.emit(Builtin.CUMSUM, inputs, emitter.result(node), schema.CumsumOptionsT())
 
@@ -57,42 +55,8 @@ def _topk(output: int, emitter: Emitter, node: Node) -> None:
         emitter.emit(Builtin.CAST, [indices], result, schema.CastOptionsT(**types))
 
 
-def _matmul(emitter: Emitter, node: Node) -> None:
-    """BATCH_MATMUL; an operand whose last two axes lie the other way round is read so."""
-    operands: list[Operand] = emitter.inputs(node)
-    result = emitter.result(node)
-    swapped = [layout is not None and layout.order[-1] != layout.rank - 1 for layout in emitter.placement(node).wanted]
-    options = schema.BatchMatMulOptionsT(adjX=swapped[0], adjY=swapped[1])
-    if len(result.shape) <= _MATMUL_RANK:
-        emitter.emit(Builtin.BATCH_MATMUL, operands, result, options)
-        return
-    if len({operand.shape[:-2] for operand in (*operands, result)}) > 1:
-        hint = "expand and reshape the operands to at most three axes for the batch"
-        raise unsupported(node, f"the operator takes {_MATMUL_RANK} axes, and these are broadcast", hint)
-    flat = [_of_one_batch_axis(emitter, operand) for operand in operands]
-    target = emitter.temporary(f"{node.output}/products", _flat_shape(result), result)
-    emitter.reshape_into(emitter.emit(Builtin.BATCH_MATMUL, flat, target, options), result)
-
-
-_MATMUL_RANK = 5
-
-
-def _flat_shape(operand: Operand) -> tuple[int, ...]:
-    return (prod(operand.shape[:-2]), *operand.shape[-2:])
-
-
-def _of_one_batch_axis(emitter: Emitter, operand: Operand) -> Operand:
-    flat = emitter.temporary(f"{operand.name}/flat", _flat_shape(operand), operand)
-    return emitter.reshape_into(operand, flat)
-
-
-def _layout(emitter: Emitter, node: Node) -> Layout:
-    layout = emitter.placement(node).wanted[0]
-    assert layout is not None
-    return layout
-
-
 REDUCTIONS: dict[Op, Lowering] = {
+    Op.MEAN: partial(_reduce, Builtin.MEAN),
     Op.SUM: partial(_reduce, Builtin.SUM),
     Op.REDUCE_MAX: partial(_reduce, Builtin.REDUCE_MAX),
     Op.REDUCE_MIN: partial(_reduce, Builtin.REDUCE_MIN),
@@ -101,5 +65,4 @@ REDUCTIONS: dict[Op, Lowering] = {
     Op.CUMSUM: _cumsum,
     Op.TOPK_VALUES: partial(_topk, 0),
     Op.TOPK_INDICES: partial(_topk, 1),
-    Op.MATMUL: _matmul,
 }

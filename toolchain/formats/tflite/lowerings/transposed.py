@@ -15,16 +15,16 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
-from toolchain.formats.tflite.emitter import ACTIVATIONS, Emitter
+from toolchain.formats.tflite.emitter import ACTIVATIONS, Emitter, Lowering
 from toolchain.formats.tflite.flatbuffer import Operand
 from toolchain.formats.tflite.kernels import dilated, rows_of
 from toolchain.formats.tflite.layout import CHANNELS_LAST
 from toolchain.formats.tflite.lowerings.layers import zero_bias
 from toolchain.formats.tflite.lowerings.moves import concatenate, take
-from toolchain.graph import Node, unsupported
+from toolchain.graph import Node, Op, unsupported
 
 
-def lower_conv_transpose2d(emitter: Emitter, node: Node) -> None:
+def _conv_transpose2d(emitter: Emitter, node: Node) -> None:
     """TRANSPOSE_CONV, one a group."""
     (source,) = emitter.inputs(node)
     padding, extent, front = _placing(emitter, node)
@@ -127,3 +127,8 @@ def _zeros(emitter: Emitter, node: Node, rows: tuple[int, int]) -> Operand:
         return whole
     params = whole.params and rows_of(whole.params, slice(*rows))
     return emitter.add_constant(f"{node.output}/bias", np.zeros(rows[1] - rows[0], whole.dtype.numpy), params)
+
+
+TRANSPOSED: dict[Op, Lowering] = {
+    Op.CONV_TRANSPOSE2D: _conv_transpose2d,
+}

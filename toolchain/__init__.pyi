@@ -1,4 +1,6 @@
 # Every public name, once: type checkers read this, and __init__.py loads from it.
+from .comparison.compare import compare_artifacts
+from .comparison.differences import ArtifactDiff
 from .deployment import Deployment, deploy
 from .errors import (
     BudgetError,
@@ -31,6 +33,7 @@ from .zoo.resolve import load_model
 
 __all__ = [
     "STAGES",
+    "ArtifactDiff",
     "BudgetError",
     "Calibrate",
     "CalibratedModel",
@@ -60,6 +63,7 @@ __all__ = [
     "Trace",
     "TracedModel",
     "UnsupportedError",
+    "compare_artifacts",
     "deploy",
     "format_graph",
     "lint",

@@ -1,4 +1,4 @@
-"""The command line: deploy, stage, targets, schema. Turns errors into one message and an exit code."""
+"""The command line: deploy, stage, lint, diff, targets, schema. Turns errors into one message and an exit code."""
 
 from __future__ import annotations
 
@@ -165,6 +165,30 @@ def lint(
         print_findings(found.findings, found.memory, found.device, Console())
     if found.blocks:
         raise typer.Exit(UnsupportedError.exit_code)
+
+
+@app.command()
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="An .onnx, a .tflite, or a saved stage's folder.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another, of any kind.")],
+    samples: Annotated[int, typer.Option(help="Samples that both are run on; 0 leaves outputs out.", min=0)] = 16,
+    calibration: Calibration = None,
+    seed: Annotated[int, typer.Option(help="Of the random samples, where --calibration names none.", min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Put two artifacts side by side: ops, shapes, sizes, scales, and outputs on the same samples."""
+    from toolchain.comparison.compare import compare_artifacts
+    from toolchain.report import RichProgress
+    from toolchain.report.differences import print_diff
+    from toolchain.samples import load_samples
+
+    given = samples if calibration is None else load_samples(calibration)
+    with RichProgress(Console(stderr=True)) as progress:
+        found = compare_artifacts(first, second, given, count=samples, seed=seed, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(found.plain(), indent=2))
+    else:
+        print_diff(found, Console())
 
 
 @app.command()

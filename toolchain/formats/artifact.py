@@ -42,8 +42,19 @@ class TensorFacts:
 
 
 @dataclass(frozen=True)
+class OperatorFacts:
+    """One operator as found in a file, under the format's own name; `inputs` and `outputs` name tensors, a left out one
+    is empty."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ArtifactFacts:
-    """What reading a file back finds: op counts under the format's own names, tensors by name, in- and outputs."""
+    """What reading a file back finds: op counts under the format's own names, tensors by name, in- and outputs, and
+    the operators in the file's order."""
 
     format: str
     ops: Mapping[str, int]
@@ -51,6 +62,7 @@ class ArtifactFacts:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     bytes: int
+    operators: tuple[OperatorFacts, ...] = ()
 
 
 class Runner(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from math import prod
 
 import numpy as np
@@ -16,7 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from toolchain.errors import UnsupportedError, raise_collected
-from toolchain.formats.artifact import ArtifactFacts, TensorFacts
+from toolchain.formats.artifact import ArtifactFacts, OperatorFacts, TensorFacts
 from toolchain.formats.onnx.external import take_inside
 from toolchain.graph import DType
 
@@ -40,7 +41,8 @@ def read_onnx(content: bytes, data: bytes | None = None) -> ArtifactFacts:
     ops = Counter(node.op_type for node in model.graph.node)
     inputs = tuple(value.name for value in model.graph.input)
     outputs = tuple(value.name for value in model.graph.output)
-    return ArtifactFacts("onnx", dict(sorted(ops.items())), tensors, inputs, outputs, len(content))
+    operators = tuple(OperatorFacts(n.op_type, tuple(n.input), tuple(n.output)) for n in model.graph.node)
+    return ArtifactFacts("onnx", dict(sorted(ops.items())), tensors, inputs, outputs, len(content), operators)
 
 
 def parse_onnx(content: bytes, data: bytes | None = None) -> ModelProto:
@@ -128,7 +130,8 @@ def _constant_facts(tensor: TensorProto) -> TensorFacts:
 def affine_uses(model: ModelProto) -> dict[str, list[Affine]]:
     """Every different parameter that an integer tensor is made, read or described with."""
     uses: dict[str, list[Affine]] = {}
-    for name, found in (*_converted(model.graph), *scaled_weights(model.graph), *_described(model)):
+    found_in = (_converted(model.graph), _computed(model.graph), scaled_weights(model.graph), _described(model))
+    for name, found in chain.from_iterable(found_in):
         known = uses.setdefault(name, [])
         if found not in known:
             known.append(found)
@@ -144,6 +147,35 @@ def _converted(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
             zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
             if scale is not None:
                 yield tensor, _affine(scale, zero_point, _axis(node))
+
+
+def _computed(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
+    """From ops that compute on integers, as other exporters write them: scale and zero point follow each operand, those
+    of the result come after all."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        operands, last = _SCALED_OPERANDS.get(node.op_type, ((), 0))
+        ends = [(node.input[place], place + 1) for place in operands if place < len(node.input)]
+        for name, at in (*ends, *((name, last) for name in node.output[:1])):
+            scale, zero_point = (constants.get(name) for name in (*node.input[at : at + 2], "", "")[:2])
+            if scale is not None and operands:
+                yield name, _affine(scale, zero_point, _channel_axis(node))
+
+
+_SCALED_OPERANDS = {
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul"), ((0, 3), 6)),
+    "QGemm": ((0, 3), 7),
+    **dict.fromkeys(("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax"), ((0,), 3)),
+    **dict.fromkeys(("QLinearAveragePool", "QLinearGlobalAveragePool"), ((0,), 3)),
+}
+"""Places of the operands that a scale follows, and of the result's scale."""
+
+
+def _channel_axis(node: NodeProto) -> int:
+    """The output channels of the weight."""
+    if node.op_type == "QGemm":
+        return 0 if any(attribute.name == "transB" and attribute.i for attribute in node.attribute) else 1
+    return 0 if node.op_type == "QLinearConv" else 1
 
 
 def scaled_weights(graph: GraphProto) -> Iterator[tuple[str, Affine]]:

@@ -24,8 +24,8 @@ from toolchain.formats.onnx.execution import float_ops
 from toolchain.formats.onnx.external import SUFFIX
 from toolchain.formats.onnx.reader import parse_onnx
 from toolchain.formats.onnx.scope import ELEMENT_TYPES, shift_integers
-from toolchain.formats.onnx.session import load_session
-from toolchain.graph import DType, Graph
+from toolchain.formats.onnx.session import load_session, run_session, takes_unsigned
+from toolchain.graph import Graph
 from toolchain.quantization import QuantizedGraph
 
 
@@ -54,11 +54,10 @@ class OnnxRunner:
         self._threads = threads
         self._int8_kernels = int8_kernels
         proto = parse_onnx(self._content, data)
-        is_dynamic = any(node.op_type == "DynamicQuantizeLinear" for node in proto.graph.node)
         self._dynamic_batch = has_dynamic_batch(proto)
         self._stored = stored_tensors(proto, self._model)
         self._elements = element_types(proto.graph)
-        self._unsigned = is_dynamic or DType.UINT8 in self._elements.values()
+        self._unsigned = takes_unsigned(proto)
         self._session = self._load(self._content)
 
     @property
@@ -68,7 +67,7 @@ class OnnxRunner:
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Outputs in the graph's order."""
         names = list(dict.fromkeys(self._model.graph.outputs))
-        found = dict(zip(names, self._session.run(names, self._feeds(inputs)), strict=True))
+        found = dict(zip(names, run_session(self._session, names, self._feeds(inputs)), strict=True))
         return [self._unshifted(name, found[name]) for name in self._model.graph.outputs]
 
     def tensors(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -77,7 +76,7 @@ class OnnxRunner:
         visible = [name for name in self._model.graph.activations if self._stored[name].name in self._elements]
         wanted = [self._stored[name].name for name in visible if self._stored[name].name not in feeds]
         # asked for no output, onnxruntime gives all
-        seen = self._seeing_session.run(wanted, feeds) if wanted else []
+        seen = run_session(self._seeing_session, wanted, feeds) if wanted else []
         found = feeds | dict(zip(wanted, seen, strict=True))
         return {name: self._unshifted(name, found[self._stored[name].name]) for name in visible}
 

@@ -11,12 +11,14 @@ ops, which is faster there. `int8_kernels` asks for the integer kernels all the 
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime as ort
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from toolchain.errors import UnsupportedError
 from toolchain.formats.onnx.external import SUFFIX, data_names
@@ -55,10 +57,31 @@ def load_session(
             beside = optimized_path.name + SUFFIX
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", beside)
     try:
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        # falling back on the same provider would only print that it does
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # onnxruntime's errors have no root of their own
-        reason = str(error).strip().partition("\n")[0]
-        raise UnsupportedError(f"onnxruntime cannot load the file: {reason}") from error
+        raise UnsupportedError(f"onnxruntime cannot load the file: {_first_line(error)}") from error
+
+
+def run_session(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The tensors called `names`. Raises UnsupportedError where onnxruntime cannot compute them."""
+    try:
+        found: list[np.ndarray] = session.run(list(names), dict(feeds))
+    except Exception as error:
+        raise UnsupportedError(f"onnxruntime cannot run the file: {_first_line(error)}") from error
+    return found
+
+
+def takes_unsigned(proto: ModelProto) -> bool:
+    """Whether kernels of the file meet uint8: as its tensors, or as what it quantizes where it runs."""
+    values = (*proto.graph.input, *proto.graph.value_info, *proto.graph.output)
+    elements = {value.type.tensor_type.elem_type for value in values}
+    elements |= {tensor.data_type for tensor in proto.graph.initializer}
+    return TensorProto.UINT8 in elements or any(node.op_type == "DynamicQuantizeLinear" for node in proto.graph.node)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 @cache

@@ -17,7 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from toolchain.errors import OptionError, UnsupportedError
 from toolchain.formats.artifact import TensorFacts
-from toolchain.formats.tflite.flatbuffer import IDENTIFIER, SCHEMA_VERSION, TENSOR_TYPES
+from toolchain.formats.tflite.flatbuffer import IDENTIFIER, LIMIT_BYTES, SCHEMA_VERSION, TENSOR_TYPES
 from toolchain.formats.tflite.metadata import KEY, Mapped
 from toolchain.graph import DType
 from toolchain.quantization import unpack_int4
@@ -64,6 +64,8 @@ class ParsedModel:
     inputs: tuple[tuple[str, int], ...]
     outputs: tuple[tuple[str, int], ...]
     mapped: Mapped
+    is_mapped: bool = True
+    """Whether the file tells its layouts; else `mapped` says the usual."""
 
 
 def parse(content: bytes) -> ParsedModel:
@@ -106,7 +108,7 @@ class _Reader:
             tuple(self._operator(operator, codes) for operator in operators),
             self._ends(model, graph.InputsAsNumpy(), "Inputs"),
             self._ends(model, graph.OutputsAsNumpy(), "Outputs"),
-            self._mapped(model, buffers),
+            *self._mapped(model, buffers),
         )
 
     def _table(self, table: Any) -> Any:
@@ -143,16 +145,16 @@ class _Reader:
     def _add_tensor(self, tensor: Any, buffer: np.ndarray) -> np.ndarray | None:
         name = (tensor.Name() or b"").decode(errors="strict")
         if tensor.Type() not in _DTYPES:
-            raise UnsupportedError(f"tensor {name} of the TFLite file is of element type {tensor.Type()}")
+            raise UnsupportedError(f"tensor {name!r} of the TFLite file is of element type {tensor.Type()}")
         dtype = _DTYPES[tensor.Type()]
         shape = () if tensor.ShapeIsNone() else tuple(int(size) for size in tensor.ShapeAsNumpy())
-        if shape and min(shape) < 0:
-            raise ValueError(f"tensor {name} has the shape {shape}")
-        scale, zero_point, axis = self._quantization(tensor, name, shape)
+        if (shape and min(shape) < 0) or dtype.stored_bytes(prod(shape)) > LIMIT_BYTES:
+            raise ValueError(f"tensor {name!r} has the shape {shape}")
+        scale, zero_point, axis = self._quantization(tensor, name, dtype, shape)
         constant = None
         if len(buffer):
             if len(buffer) != dtype.stored_bytes(prod(shape)):
-                raise ValueError(f"{name} has {len(buffer)} bytes for {dtype}{list(shape)}")
+                raise ValueError(f"{name!r} has {len(buffer)} bytes for {dtype}{list(shape)}")
             flat = unpack_int4(buffer, prod(shape)) if dtype is DType.INT4 else buffer.view(dtype.numpy)
             constant = flat.reshape(shape)
         facts = TensorFacts(name, dtype, shape, constant is not None, scale, zero_point, axis, len(buffer))
@@ -160,7 +162,7 @@ class _Reader:
         return constant
 
     def _quantization(
-        self, tensor: Any, name: str, shape: Sequence[int]
+        self, tensor: Any, name: str, dtype: DType, shape: Sequence[int]
     ) -> tuple[tuple[float, ...], tuple[int, ...], int | None]:
         params = tensor.Quantization()
         if params is None or self._table(params).ScaleLength() == 0:
@@ -170,9 +172,13 @@ class _Reader:
         axis = params.QuantizedDimension()
         per_channel = len(scale) > 1
         if len(zero_point) != len(scale) or (per_channel and len(scale) != shape[axis]):
-            raise ValueError(f"{name} of shape {shape} has {len(scale)} scales and {len(zero_point)} zero points")
+            raise ValueError(f"{name!r} of shape {shape} has {len(scale)} scales and {len(zero_point)} zero points")
         if not all(0 < value < float("inf") for value in scale):
-            raise ValueError(f"{name} has a scale that is not positive and finite")
+            raise ValueError(f"{name!r} has a scale that is not positive and finite")
+        if not dtype.is_float and dtype is not DType.BOOL:
+            limits = np.iinfo(dtype.numpy)
+            if not limits.min <= min(zero_point) <= max(zero_point) <= limits.max:
+                raise ValueError(f"{name!r} has a zero point beyond {dtype}")
         return scale, zero_point, axis if per_channel else None
 
     def _operator(self, operator: Any, codes: Sequence[tuple[str, int]]) -> Operator:
@@ -206,8 +212,8 @@ class _Reader:
             signed = {entry.TensorIndex(): entry.Name().decode() for entry in entries}
         return tuple((signed.get(i, self._tensors[i].name), i) for i in self._indices(vector))
 
-    def _mapped(self, model: Any, buffers: Sequence[np.ndarray]) -> Mapped:
+    def _mapped(self, model: Any, buffers: Sequence[np.ndarray]) -> tuple[Mapped, bool]:
         for entry in self._tables(model.MetadataLength(), model.Metadata):
             if entry.Name() == KEY.encode():
-                return Mapped.from_bytes(buffers[entry.Buffer()].tobytes())
-        return Mapped()
+                return Mapped.from_bytes(buffers[entry.Buffer()].tobytes()), True
+        return Mapped(), False

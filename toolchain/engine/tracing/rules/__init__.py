@@ -17,32 +17,32 @@ from toolchain.engine.tracing.rules.padding import PADDING
 from toolchain.engine.tracing.rules.pooling import POOLING
 from toolchain.engine.tracing.rules.recurrent import RECURRENT_LAYERS
 from toolchain.engine.tracing.rules.reductions import REDUCTIONS
-from toolchain.engine.tracing.rules.resizing import RESIZING
+from toolchain.engine.tracing.rules.resizing import REFUSED, RESIZING
 from toolchain.engine.tracing.rules.rule import Rule
 from toolchain.engine.tracing.rules.shape import SHAPE
 from toolchain.graph import Op
 
-ATEN_RULES: dict[str, Rule] = {
-    **LAYERS,
-    **MATMUL,
-    **EINSUM,
-    **NORMS,
-    **REDUCTIONS,
-    **DISTANCES,
-    **ACTIVATIONS,
-    **ARITHMETIC,
-    **LOGIC,
-    **POOLING,
-    **SHAPE,
-    **INDEXING,
-    **CREATION,
-    **PADDING,
-    **RESIZING,
-    **RECURRENT_LAYERS,
+FAMILIES: dict[str, dict[str, Rule]] = {
+    "convolutions": LAYERS,
+    "products of matrices, attention": MATMUL | EINSUM,
+    "norms": NORMS,
+    "recurrent layers": RECURRENT_LAYERS,
+    "activations": ACTIVATIONS,
+    "arithmetic": ARITHMETIC,
+    "comparisons, logic, selection": LOGIC,
+    "pools": POOLING,
+    "reductions": REDUCTIONS | DISTANCES,
+    "shape": SHAPE,
+    "indices": INDEXING,
+    "pads": PADDING,
+    "resizes": RESIZING,
+    "made of nothing": CREATION,
 }
+
+ATEN_RULES: dict[str, Rule] = {name: rule for family in FAMILIES.values() for name, rule in family.items()} | REFUSED
 ATEN_RULES |= {
-    "max": with_two_tensors(Op.MAXIMUM, ATEN_RULES.get("max")),
-    "min": with_two_tensors(Op.MINIMUM, ATEN_RULES.get("min")),
+    "max": with_two_tensors(Op.MAXIMUM, ATEN_RULES["max"]),
+    "min": with_two_tensors(Op.MINIMUM, ATEN_RULES["min"]),
 }
 
 RESHAPES = frozenset(

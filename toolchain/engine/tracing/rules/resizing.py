@@ -144,10 +144,14 @@ RESIZING: dict[str, Rule] = {
     "_upsample_nearest_exact2d": _nearest_exact,
     "upsample_linear1d": _linear,
     "upsample_bilinear2d": _linear,
-    "upsample_bicubic2d": _refused("bicubic"),
-    "_upsample_bicubic2d_aa": _refused("bicubic"),
-    "_upsample_bilinear2d_aa": _refused("antialiased"),
     "pixel_shuffle": of_images(_pixel_shuffle),
     "pixel_unshuffle": of_images(_pixel_unshuffle),
     "channel_shuffle": _channel_shuffle,
 }
+
+REFUSED: dict[str, Rule] = {
+    "upsample_bicubic2d": _refused("bicubic"),
+    "_upsample_bicubic2d_aa": _refused("bicubic"),
+    "_upsample_bilinear2d_aa": _refused("antialiased"),
+}
+"""Known, and refused with advice."""

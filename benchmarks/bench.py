@@ -23,7 +23,7 @@ from bars import Findings, missed, show
 from processes import ROOT, CommandFailed
 from rich.console import Console
 
-SECTIONS = ("efficientnet", "quality", "latency", "networks", "memory", "large", "classic")
+SECTIONS = ("efficientnet", "quality", "latency", "networks", "memory", "conversion", "large", "classic")
 WIDTH = 110  # where there is no terminal to ask
 PACKAGES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 

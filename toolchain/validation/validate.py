@@ -19,7 +19,7 @@ from toolchain.stages.inputs import input_types
 from toolchain.stages.states import ExportedModel
 from toolchain.targets import Gates
 from toolchain.validation.agreement import compare_runtimes
-from toolchain.validation.execution import execution_notes
+from toolchain.validation.execution import execution_notes, island_notes
 from toolchain.validation.gates import judge
 from toolchain.validation.metrics import accuracy, is_class_numbers, is_classes, is_real
 from toolchain.validation.results import RuntimeResult, TensorResult, Validation
@@ -56,7 +56,7 @@ def validate(
         runtimes=tuple(_runtime_result(track, scorer) for track in tracks),
         agreements=compare_runtimes(model.quantized, deployed, gates.output_steps),
         tensors=_tensors(model.quantized, deployed, list(islice(_singles(checked), TENSOR_SAMPLES))),
-        notes=(*notes, *execution_notes(deployed)),
+        notes=(*notes, *island_notes(model.quantized), *execution_notes(deployed)),
     )
     return judge(found, gates)
 

@@ -109,9 +109,14 @@ def asymmetric_params(low: float, high: float, dtype: DType = DType.INT8) -> Aff
     return AffineParams(dtype, np.asarray(scale), np.asarray(zero), None, q_min, q_max)
 
 
-def symmetric_params(bound: np.ndarray, dtype: DType = DType.INT8, axis: int | None = None) -> AffineParams:
-    """Parameters with zero point 0 for values within `±bound`; the lowest integer is never used (int8: -128)."""
-    _, q_max = _bounds(dtype)
+def symmetric_params(
+    bound: np.ndarray, dtype: DType = DType.INT8, axis: int | None = None, bits: int | None = None
+) -> AffineParams:
+    """Parameters with zero point 0 for values within `±bound`; the lowest integer is never used (int8: -128).
+
+    `bits` leaves the dtype as it is and uses only the integers that so many bits hold.
+    """
+    q_max = largest_integer(dtype, bits)
     scale = np.maximum(np.asarray(bound, np.float64) / q_max, _TINY).astype(np.float32)
     scale = np.where(np.asarray(bound) > 0, scale, np.float32(1.0))
     return AffineParams(dtype, scale, np.zeros_like(scale, np.int64), axis, -q_max, q_max)
@@ -128,9 +133,10 @@ def bias_params(source: AffineParams, weight: AffineParams) -> AffineParams:
     return AffineParams(dtype, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high)
 
 
-def largest_integer(dtype: DType) -> int:
-    """What a symmetric tensor of `dtype` reaches on both sides of zero."""
-    return _bounds(dtype)[1]
+def largest_integer(dtype: DType, bits: int | None = None) -> int:
+    """What a symmetric tensor of `dtype`, or of fewer `bits`, reaches on both sides of zero."""
+    largest = _bounds(dtype)[1]
+    return largest if bits is None else min(largest, 2 ** (bits - 1) - 1)
 
 
 def half(real: np.ndarray) -> np.ndarray:

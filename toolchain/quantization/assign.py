@@ -6,14 +6,14 @@ Tensors that an op only moves or selects from (`Kind.SHARED`) form groups with o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TypeAlias
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 
 from toolchain.errors import UnsupportedError, raise_collected
-from toolchain.graph import WEIGHTED, DType, Graph, Node, Op, Structure
+from toolchain.graph import RECURRENT, WEIGHTED, DType, Graph, Node, Op, Structure, weight_inputs
 from toolchain.graph.graph import unique_name
 from toolchain.quantization.affine import (
     AffineParams,
@@ -22,38 +22,57 @@ from toolchain.quantization.affine import (
     largest_integer,
     symmetric_params,
 )
+from toolchain.quantization.domains import Draft, separate_dtypes
 from toolchain.quantization.groups import fixed_params, separate_fixed, shared_groups
 from toolchain.quantization.islands import find_float_nodes
 from toolchain.quantization.masks import limit_masks
 from toolchain.quantization.quantized import QuantizedGraph
 from toolchain.quantization.ranges import Ranges, range_of
-from toolchain.quantization.scheme import Granularity, Scheme
+from toolchain.quantization.scheme import NUMBERS, Granularity, NumberFormat, Scheme
 
 _BIAS_HEADROOM = 2.0**30  # half of int32: the other half is for the products the bias is added to
 _SCALE_SPREAD = 2.0**-20  # a channel smaller than this beside its tensor's largest is rounded to zero
 
+_NO_INT4_KERNEL = frozenset({Op.CONV_TRANSPOSE2D})
+"""Layers whose weights stay int8 where int4 is asked for: LiteRT refuses a TRANSPOSE_CONV of int4."""
 
-def assign_params(graph: Graph, ranges: Ranges, scheme: Scheme, structure: Structure | None = None) -> QuantizedGraph:
+
+def assign_params(
+    graph: Graph,
+    ranges: Ranges,
+    scheme: Scheme,
+    structure: Structure | None = None,
+    *,
+    numbers: Mapping[str, NumberFormat] = MappingProxyType({}),
+    weight_bounds: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> QuantizedGraph:
     """Give every tensor of the folded `graph` its parameters.
 
-    `ranges` holds (low, high) for every real activation. A weight with a codebook is quantized per tensor, so that
-    its k values stay k values. Raises UnsupportedError where the scheme allows no float islands and the graph needs
-    some.
+    `ranges` holds (low, high) for every real activation. `numbers` are the formats of the nodes, by output, that
+    differ from the scheme's: int16 or float where int8 costs too much, int4 weights. `weight_bounds` (O,) says where
+    the grids of weights end, by default at each channel's largest. A weight with a codebook is quantized per tensor,
+    so that its k values stay k values. Raises UnsupportedError where the scheme allows no float islands and the graph
+    needs some.
     """
     structure = structure or Structure()
     graph = _untie_tables(_untie_biases(graph))
-    float_nodes = find_float_nodes(graph, scheme.activation_dtype)
+    float_nodes = find_float_nodes(graph, scheme.activation_dtype, numbers)
     _check_islands(graph, float_nodes, scheme)
     if scheme.activation_dtype is None:
-        return QuantizedGraph(graph, _fit(graph, {}, _wanted(graph, scheme, structure)), {}, float_nodes, scheme.reals)
-    graph, ranges = separate_fixed(graph, limit_masks(graph, ranges), float_nodes, scheme.activation_dtype)
-    params = _activation_params(graph, ranges, scheme, float_nodes)
-    params |= _fit(graph, params, _wanted(graph, scheme, structure))
+        wanted = _wanted(graph, scheme, structure, numbers)
+        fitted = _fit(graph, {}, wanted, weight_bounds, float_nodes)
+        return QuantizedGraph(graph, fitted, {}, float_nodes, scheme.reals)
+    ranges = limit_masks(graph, ranges)
+    draft = separate_fixed(separate_dtypes(graph, ranges, float_nodes, scheme.activation_dtype, numbers))
+    graph = draft.graph
+    params = _activation_params(draft, scheme)
+    params |= _fit(graph, params, _wanted(graph, scheme, structure, numbers), weight_bounds, float_nodes)
     for node in graph.nodes:
         if node.op not in WEIGHTED and node.output not in float_nodes:
             for name in node.inputs:
                 if graph.is_constant(name) and graph.is_real(name) and name not in params:
-                    params[name] = _activation(*range_of(graph, ranges, name), scheme)
+                    dtype = draft.dtypes.get(name, scheme.activation_dtype)
+                    params[name] = _activation(range_of(graph, draft.ranges, name), dtype, scheme)
     return QuantizedGraph(graph, params, {}, float_nodes, scheme.reals)
 
 
@@ -70,19 +89,24 @@ def _check_islands(graph: Graph, float_nodes: Mapping[str, str], scheme: Scheme)
         )
 
 
-def _activation_params(
-    graph: Graph, ranges: Ranges, scheme: Scheme, float_nodes: Mapping[str, str]
-) -> dict[str, AffineParams]:
-    groups = shared_groups(graph, float_nodes)
-    fixed = fixed_params(graph, groups, float_nodes, scheme.activation_dtype or DType.INT8)
+def _activation_params(draft: Draft, scheme: Scheme) -> dict[str, AffineParams]:
+    graph = draft.graph
+    groups = shared_groups(graph, draft.float_nodes)
+    fixed = fixed_params(draft, groups)
     merged: dict[str, tuple[float, float]] = {}
+    dtypes: dict[str, DType] = {}
     for name, group in groups.items():
-        low, high = range_of(graph, ranges, name)
+        low, high = range_of(graph, draft.ranges, name)
         before = merged.get(group, (low, high))
         merged[group] = (min(before[0], low), max(before[1], high))
-    made = {group: fixed.get(group) or _activation(*extent, scheme) for group, extent in merged.items()}
+        dtypes.setdefault(group, draft.dtypes[name])
     for node in graph.nodes:
-        if node.op is Op.MEAN and node.output not in float_nodes:
+        if node.op is Op.REQUANTIZE and draft.dtypes[node.output] is not draft.dtypes[node.inputs[0]] is DType.INT8:
+            # whatever the int8 integers can say; a group's range may be far wider than one member's
+            merged[groups[node.output]] = merged[groups[node.inputs[0]]]
+    made = {group: fixed.get(group) or _activation(extent, dtypes[group], scheme) for group, extent in merged.items()}
+    for node in graph.nodes:
+        if node.op is Op.MEAN and node.output not in draft.float_nodes:
             made[groups[node.output]] = _no_finer(made[groups[node.output]], _finest_mean(graph, node, made, groups))
     return {name: made[group] for name, group in groups.items()}
 
@@ -98,75 +122,113 @@ def _no_finer(params: AffineParams, step: float) -> AffineParams:
     return params if params.step >= step else replace(params, scale=np.full_like(params.scale, step))
 
 
-def _activation(low: float, high: float, scheme: Scheme) -> AffineParams:
-    assert scheme.activation_dtype is not None
-    if not scheme.activation_symmetric:
-        return asymmetric_params(low, high, scheme.activation_dtype)
-    params = symmetric_params(np.asarray(max(abs(low), abs(high))), scheme.activation_dtype)
+def _activation(extent: tuple[float, float], dtype: DType, scheme: Scheme) -> AffineParams:
+    # the int16 kernels know no zero point
+    if not scheme.activation_symmetric and dtype is not DType.INT16:
+        return asymmetric_params(*extent, dtype)
+    params = symmetric_params(np.asarray(max(abs(bound) for bound in extent)), dtype)
     return replace(params, q_min=params.q_min - 1)
 
 
 def refit_weights(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:
     """The same parameters for activations, new ones for weights and biases whose values have changed."""
     wanted = {
-        node.inputs[1]: (_granularity(params[node.inputs[1]]), params[node.inputs[1]].dtype)
+        node.inputs[at]: _Grid.of(params[node.inputs[at]])
         for node in graph.nodes
-        if node.op in WEIGHTED and node.inputs[1] in params
+        for at in weight_inputs(node.op)
+        if node.inputs[at] in params
     }
-    return {**params, **_fit(graph, params, wanted)}
+    fitted = _fit(graph, params, wanted, {}, ())
+    return {**params, **{name: fit for name, fit in fitted.items() if name in params}}
 
 
-def _granularity(params: AffineParams) -> Granularity:
-    return Granularity.PER_TENSOR if params.axis is None else Granularity.PER_CHANNEL
+@dataclass(frozen=True)
+class _Grid:
+    """What a weight is quantized to."""
+
+    granularity: Granularity
+    dtype: DType
+    bits: int | None
+
+    @classmethod
+    def of(cls, params: AffineParams) -> _Grid:
+        granularity = Granularity.PER_TENSOR if params.axis is None else Granularity.PER_CHANNEL
+        return cls(granularity, params.dtype, int(params.q_max).bit_length() + 1)
+
+    def params(self, bound: np.ndarray) -> AffineParams:
+        """Parameters for weights within `bound (O,)`."""
+        if self.granularity == Granularity.PER_TENSOR:
+            return symmetric_params(bound.max(), self.dtype, bits=self.bits)
+        return symmetric_params(bound, self.dtype, axis=0, bits=self.bits)
 
 
-_Wanted: TypeAlias = Mapping[str, tuple[Granularity, DType]]
-"""What each weight is quantized to."""
+def _wanted(
+    graph: Graph,
+    scheme: Scheme,
+    structure: Structure,
+    numbers: Mapping[str, NumberFormat],
+) -> dict[str, _Grid]:
+    """What each weight is quantized to. Beside integers a node kept in float keeps its weight in float as well."""
+    found: dict[str, _Grid] = {}
+    for node in graph.nodes:
+        chosen = NUMBERS[numbers[node.output]] if node.output in numbers else None
+        dtype = scheme.weight_dtype if chosen is None else chosen.weight
+        if dtype is None:
+            continue
+        dtype = DType.INT8 if dtype is DType.INT4 and node.op in _NO_INT4_KERNEL else dtype
+        for name in (node.inputs[at] for at in weight_inputs(node.op)):
+            granularity = Granularity.PER_TENSOR if name in structure.codebooks else scheme.granularity(node.op)
+            found[name] = _Grid(granularity, dtype, scheme.weight_bits)
+    return found
 
 
-def _wanted(graph: Graph, scheme: Scheme, structure: Structure) -> _Wanted:
-    if (dtype := scheme.weight_dtype) is None:
-        return {}
-    layers = {node.inputs[1]: node.op for node in graph.nodes if node.op in WEIGHTED}
-    return {
-        name: (Granularity.PER_TENSOR if name in structure.codebooks else scheme.granularity(op), dtype)
-        for name, op in layers.items()
-    }
-
-
-def _fit(graph: Graph, params: Mapping[str, AffineParams], wanted: _Wanted) -> dict[str, AffineParams]:
-    """Parameters of the wanted weights and of their biases; a weight that several nodes read has one scale for all."""
+def _fit(
+    graph: Graph,
+    params: Mapping[str, AffineParams],
+    wanted: Mapping[str, _Grid],
+    given: Mapping[str, np.ndarray],
+    float_nodes: Collection[str],
+) -> dict[str, AffineParams]:
+    """Parameters of the wanted weights and of the biases of integer nodes; a weight that several nodes read has one
+    scale for all."""
     layers = [node for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in wanted]
     bounds: dict[str, np.ndarray] = {}
     for node in layers:
-        bound = _weight_bound(graph, node, params.get(node.inputs[0]), wanted[node.inputs[1]][1])
+        bound = _weight_bound(graph, node, params.get(node.inputs[0]), wanted[node.inputs[1]], given)
         bounds[node.inputs[1]] = np.maximum(bounds.get(node.inputs[1], 0.0), bound)
-    fitted = {name: _weight_params(bound, *wanted[name]) for name, bound in bounds.items()}
+    for name in (node.inputs[at] for node in graph.nodes if node.op in RECURRENT for at in weight_inputs(node.op)):
+        if name in wanted:
+            bounds[name] = np.maximum(bounds.get(name, 0.0), _largest(graph, name, given))
+    fitted = {name: wanted[name].params(bound) for name, bound in bounds.items()}
     return fitted | {
         name: bias_params(params[node.inputs[0]], fitted[node.inputs[1]])
         for node in layers
         for name in node.inputs[2:]
-        if node.inputs[0] in params
+        if node.inputs[0] in params and node.output not in float_nodes
     }
 
 
-def _weight_bound(graph: Graph, node: Node, source: AffineParams | None, dtype: DType) -> np.ndarray:
-    """What each output channel's integers must reach: its largest weight, or more where its bias needs that."""
-    weight = graph.constants[node.inputs[1]]
-    bound: np.ndarray = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
-    bound = np.maximum(bound, bound.max() * _SCALE_SPREAD)
+def _weight_bound(
+    graph: Graph, node: Node, source: AffineParams | None, grid: _Grid, given: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """What each output channel's integers must reach: its largest weight or what is given, or more where its bias
+    needs that."""
+    bound = _largest(graph, node.inputs[1], given)
     for name in node.inputs[2:]:
         if source is None:
             break  # a bias beside float activations stays real
         bias = np.abs(graph.constants[name].astype(np.float64))
-        bound = np.maximum(bound, bias * largest_integer(dtype) / (source.step * _BIAS_HEADROOM))
+        levels = largest_integer(grid.dtype, grid.bits)
+        bound = np.maximum(bound, bias * levels / (source.step * _BIAS_HEADROOM))
     return bound
 
 
-def _weight_params(bound: np.ndarray, granularity: Granularity, dtype: DType) -> AffineParams:
-    if granularity == Granularity.PER_TENSOR:
-        return symmetric_params(bound.max(), dtype)
-    return symmetric_params(bound, dtype, axis=0)
+def _largest(graph: Graph, name: str, given: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The largest magnitude of a weight, or what is given, for each output channel."""
+    weight = graph.constants[name]
+    bound: np.ndarray = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
+    bound = np.broadcast_to(given.get(name, bound), bound.shape)
+    return np.maximum(bound, bound.max() * _SCALE_SPREAD)
 
 
 def _untie_biases(graph: Graph) -> Graph:
@@ -191,16 +253,17 @@ def _untie_biases(graph: Graph) -> Graph:
 def _untie_tables(graph: Graph) -> Graph:
     """A layer's weight that other ops read as well, as the table of an embedding, becomes a tensor of its own for
     these: the layer wants a scale for each output channel, they the parameters of their results."""
-    weights = {node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and graph.is_constant(node.inputs[1])}
+    read = (node.inputs[at] for node in graph.nodes for at in weight_inputs(node.op))
+    weights = {name for name in read if graph.is_constant(name)}
     constants = dict(graph.constants)
     copies: dict[str, str] = {}
 
     def untied(node: Node) -> Node:
         for name in node.inputs:
-            if name in weights and name not in copies and node.op not in WEIGHTED:
+            if name in weights and name not in copies and not weight_inputs(node.op):
                 copies[name] = unique_name(name, constants)
                 constants[copies[name]] = constants[name]
-        names = node.inputs if node.op in WEIGHTED else tuple(copies.get(name, name) for name in node.inputs)
+        names = node.inputs if weight_inputs(node.op) else tuple(copies.get(name, name) for name in node.inputs)
         return replace(node, inputs=names)
 
     return graph.with_nodes([untied(node) for node in graph.nodes], constants)

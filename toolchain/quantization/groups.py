@@ -16,8 +16,9 @@ import numpy as np
 from toolchain.graph import DType, Graph, Node, Op
 from toolchain.graph.graph import unique_name
 from toolchain.quantization.affine import AffineParams
+from toolchain.quantization.domains import Draft
 from toolchain.quantization.islands import quantized_activations
-from toolchain.quantization.ranges import Ranges, range_of
+from toolchain.quantization.ranges import range_of
 from toolchain.quantization.rules import QUANTIZATION_RULES, Kind
 
 
@@ -46,73 +47,68 @@ def shares(graph: Graph, node: Node, float_nodes: Mapping[str, str]) -> bool:
     return is_shared and node.output not in float_nodes and graph.is_real(node.output)
 
 
-def fixed_params(
-    graph: Graph, groups: Mapping[str, str], float_nodes: Mapping[str, str], dtype: DType
-) -> dict[str, AffineParams]:
+def fixed_params(draft: Draft, groups: Mapping[str, str]) -> dict[str, AffineParams]:
     """Parameters of the groups that hold the result of an op which fixes them; of several, the first's."""
     fixed: dict[str, AffineParams] = {}
-    for node in _fixing(graph, float_nodes):
-        fixed.setdefault(groups[node.output], _fixed(node, dtype))
+    for node in _fixing(draft):
+        fixed.setdefault(groups[node.output], _fixed(draft, node))
     return fixed
 
 
-def separate_fixed(graph: Graph, ranges: Ranges, float_nodes: Mapping[str, str], dtype: DType) -> tuple[Graph, Ranges]:
-    """`graph` with a requantize wherever fixed parameters do not suit their group, and the ranges of it: in front of
-    the op that joins them with other tensors, else behind the op that fixes them."""
-    for node in graph.nodes:
-        if shares(graph, node, float_nodes) and len(_real_inputs(graph, node)) > 1:
-            graph, ranges = _separate_join(graph, node, ranges, float_nodes, dtype)
-    groups = shared_groups(graph, float_nodes)
-    unsuited = _unsuited(graph, groups, ranges, float_nodes, dtype)
-    behind = {n.output: n for n in _fixing(graph, float_nodes) if groups[n.output] in unsuited}
-    return _with_requantize(graph, behind, ranges) if behind else (graph, ranges)
+def separate_fixed(draft: Draft) -> Draft:
+    """The draft with a requantize wherever fixed parameters do not suit their group: in front of the op that joins
+    them with other tensors, else behind the op that fixes them."""
+    for node in draft.graph.nodes:
+        if shares(draft.graph, node, draft.float_nodes) and len(_real_inputs(draft.graph, node)) > 1:
+            draft = _separate_join(draft, node)
+    groups = shared_groups(draft.graph, draft.float_nodes)
+    unsuited = _unsuited(draft, groups)
+    behind = {n.output: n for n in _fixing(draft) if groups[n.output] in unsuited}
+    return _with_requantize(draft, behind) if behind else draft
 
 
-def _unsuited(
-    graph: Graph, groups: Mapping[str, str], ranges: Ranges, float_nodes: Mapping[str, str], dtype: DType
-) -> set[str]:
+def _unsuited(draft: Draft, groups: Mapping[str, str]) -> set[str]:
     """Groups with two fixed results that differ, or a tensor that the fixed range does not cover."""
-    fixed = fixed_params(graph, groups, float_nodes, dtype)
-    own = {node.output for node in _fixing(graph, float_nodes)}
-    found = {groups[n.output] for n in _fixing(graph, float_nodes) if _fixed(n, dtype) != fixed[groups[n.output]]}
+    fixed = fixed_params(draft, groups)
+    own = {node.output for node in _fixing(draft)}
+    found = {groups[n.output] for n in _fixing(draft) if _fixed(draft, n) != fixed[groups[n.output]]}
     for name, group in groups.items():
-        if name not in own and group in fixed and not _covers(fixed[group], range_of(graph, ranges, name)):
-            found.add(group)
+        if name not in own and group in fixed:
+            extent = range_of(draft.graph, draft.ranges, name)
+            found |= set() if _covers(fixed[group], extent) else {group}
     return found
 
 
-def _separate_join(
-    graph: Graph, join: Node, ranges: Ranges, float_nodes: Mapping[str, str], dtype: DType
-) -> tuple[Graph, Ranges]:
+def _separate_join(draft: Draft, join: Node) -> Draft:
+    graph, float_nodes = draft.graph, draft.float_nodes
     groups = shared_groups(graph, float_nodes)
-    if groups[join.output] not in _unsuited(graph, groups, ranges, float_nodes, dtype):
-        return graph, ranges
+    if groups[join.output] not in _unsuited(draft, groups):
+        return draft
     # what each input is fixed to where this op does not tie them
     apart = shared_groups(graph, {**float_nodes, join.output: "apart"})
-    fixed = fixed_params(graph, apart, float_nodes, dtype)
+    fixed = fixed_params(draft, apart)
     node = next(node for node in graph.nodes if node.output == join.output)
     renamed: dict[str, str] = {}
-    extended, taken = dict(ranges), set(graph.types)
+    taken = set(graph.types)
     for name in dict.fromkeys(node.inputs):
         if apart.get(name) in fixed and not graph.is_constant(name):
             renamed[name] = unique_name(f"{name}.requantized", taken)
             taken.add(renamed[name])
-            extended[renamed[name]] = ranges[name]
     added = [Node(Op.REQUANTIZE, node.name, (old,), (new,), {}, node.source) for old, new in renamed.items()]
     joined = replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
     nodes = [n for other in graph.nodes for n in ([*added, joined] if other is node else [other])]
-    return graph.with_nodes(nodes), extended
+    return draft.with_nodes(nodes, {new: old for old, new in renamed.items()})
 
 
-def _fixing(graph: Graph, float_nodes: Mapping[str, str]) -> Iterator[Node]:
-    for node in graph.nodes:
-        if QUANTIZATION_RULES[node.op].kind is Kind.FIXED and node.output not in float_nodes:
+def _fixing(draft: Draft) -> Iterator[Node]:
+    for node in draft.graph.nodes:
+        if QUANTIZATION_RULES[node.op].kind is Kind.FIXED and node.output not in draft.float_nodes:
             yield node
 
 
-def _fixed(node: Node, dtype: DType) -> AffineParams:
+def _fixed(draft: Draft, node: Node) -> AffineParams:
     """The int16 kernels of sigmoid, tanh and softmax all give results at 2^-15, zero point 0."""
-    rule = QUANTIZATION_RULES[node.op]
+    rule, dtype = QUANTIZATION_RULES[node.op], draft.dtypes[node.output]
     if dtype is DType.INT16:
         return AffineParams(dtype, np.asarray(2.0**-15), np.asarray(0), None, -(2**15), 2**15 - 1)
     return AffineParams(DType.INT8, np.asarray(rule.scale), np.asarray(rule.zero_point))
@@ -123,23 +119,23 @@ def _covers(params: AffineParams, extent: tuple[float, float]) -> bool:
     return lowest - slack <= low and high <= highest + slack
 
 
-def _with_requantize(graph: Graph, behind: Mapping[str, Node], ranges: Ranges) -> tuple[Graph, Ranges]:
+def _with_requantize(draft: Draft, behind: Mapping[str, Node]) -> Draft:
     """The fixed result takes a new name; the requantized one has the old, which others and the user know."""
-    taken = set(graph.types)
+    taken = set(draft.graph.types)
     nodes: list[Node] = []
-    extended = dict(ranges)
-    for node in graph.nodes:
+    inner_of: dict[str, str] = {}
+    for node in draft.graph.nodes:
         if node.output not in behind:
             nodes.append(node)
             continue
         inner = unique_name(f"{node.output}.fixed", taken)
         taken.add(inner)
-        extended[inner] = ranges[node.output]
+        inner_of[inner] = node.output
         nodes += [
             replace(node, outputs=(inner,)),
             Node(Op.REQUANTIZE, node.name, (inner,), node.outputs, {}, node.source),
         ]
-    return graph.with_nodes(nodes), extended
+    return draft.with_nodes(nodes, inner_of)
 
 
 def _real_inputs(graph: Graph, node: Node) -> list[str]:

@@ -37,6 +37,7 @@ class NumberFormat(StrEnum):
     DYNAMIC_INT8 = "dynamic_int8"
     FLOAT16_WEIGHTS = "float16_weights"
     FLOAT16 = "float16"
+    FLOAT32 = "float32"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ NUMBERS: Final[Mapping[NumberFormat, Numbers]] = {
     NumberFormat.DYNAMIC_INT8: Numbers(DType.INT8, None),
     NumberFormat.FLOAT16_WEIGHTS: Numbers(None, None, reals=Reals.FLOAT16_WEIGHTS),
     NumberFormat.FLOAT16: Numbers(None, None, reals=Reals.FLOAT16),
+    NumberFormat.FLOAT32: Numbers(None, None),
 }
 
 
@@ -67,8 +69,9 @@ class Scheme:
 
     Activations are per tensor, and float where `activation_dtype` is None. Weights are symmetric, per output channel
     unless `weight_granularity` or, for one op, `granularity_of_op` says per tensor, and real where `weight_dtype` is
-    None. Biases are what the accumulator holds. `float_islands` says whether ops without an integer kernel may
-    compute in float. The default is the published TFLite int8 specification.
+    None. `weight_bits` (2 to 8) narrows the integers of weights within their dtype: 3 bits are -3 to 3. Biases are what
+    the accumulator holds. `float_islands` says whether ops without an integer kernel may compute in float. The default
+    is the published TFLite int8 specification.
     """
 
     activation_dtype: DType | None = DType.INT8
@@ -78,6 +81,7 @@ class Scheme:
     granularity_of_op: Mapping[Op, Granularity] = field(default_factory=dict)
     float_islands: bool = True
     reals: Reals = Reals.FLOAT32
+    weight_bits: int | None = None
 
     def granularity(self, op: Op) -> Granularity:
         return self.granularity_of_op.get(op, self.weight_granularity)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
 
+from toolchain.formats.onnx.gates import gate_orders
 from toolchain.formats.onnx.kernels import transposed_kernels
 from toolchain.formats.onnx.reader import Affine, affine_uses, element_dtype, parse_onnx, values_of
 from toolchain.formats.onnx.scope import Tensor, held_values, store_params
@@ -66,10 +67,10 @@ def _check_metadata(proto: ModelProto, stored: dict[str, Tensor]) -> Iterator[st
 
 def _check_constants(graph: GraphProto, model: QuantizedGraph, stored: dict[str, Tensor]) -> Iterator[str]:
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    transposed = transposed_kernels(model.graph, model.params)
+    transposed, gates = transposed_kernels(model.graph, model.params), gate_orders(model.graph)
     for name in model.graph.constants:
         tensor = stored[name]
-        wanted = held_values(model, name, tensor, transposed)
+        wanted = held_values(model, name, tensor, transposed, gates)
         yield from _check_values(tensor.name, constants.get(tensor.name), wanted)
 
 
@@ -123,8 +124,8 @@ def _check_leftovers(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
     if not model.has_integer_activations:
         return
     scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Mul")}
-    if DType.INT16 in {params.dtype for params in model.params.values()}:
-        # int16 results are clamped before they are rounded
+    if model.float_nodes or DType.INT16 in {params.dtype for params in model.params.values()}:
+        # int16 results are clamped before they are rounded, what a float layer reads is held apart by a Clip
         scales |= {name for node in graph.node if node.op_type == "Clip" for name in node.input[1:]}
     unquantized = {name for name in model.graph.types if name not in model.params}
     for tensor in graph.initializer:

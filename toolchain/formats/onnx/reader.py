@@ -180,7 +180,7 @@ def _channel_axis(node: NodeProto) -> int:
 
 def scaled_weights(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
     """Of integer weights whose scale a Mul tells: of the weight itself as float, or of the sums of its products with
-    activations quantized as they come; and of those transposed before a DequantizeLinear reads them."""
+    activations quantized as they come; and of those transposed or widened before a DequantizeLinear reads them."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     read: dict[str, list[NodeProto]] = {}
     for node in graph.node:
@@ -193,6 +193,8 @@ def scaled_weights(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
                 scale = constants.get(_scale_name(node, read, multiplied, constants))
                 if scale is not None:
                     axis = 0 if is_transposed or not scale.dims else int(np.argmax(scale.dims))
+                    if node.op_type == "DequantizeLinear" and not is_transposed:
+                        axis = _axis(node)
                     yield tensor.name, _affine(scale, None, axis)
 
 
@@ -202,6 +204,10 @@ def _weight_readers(name: str, read: dict[str, list[NodeProto]]) -> Iterator[tup
             yield from ((reader, True) for reader in read.get(node.output[0], ()))
         elif node.op_type == "Cast":
             yield node, False
+            yield from ((reader, False) for reader in read.get(node.output[0], ()) if reader.op_type == _WIDENED_FOR)
+
+
+_WIDENED_FOR = "DequantizeLinear"
 
 
 def _scale_name(

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, TensorProto, helper
 
+from toolchain.formats.onnx.gates import Order, gate_orders, reordered, reordered_params
 from toolchain.formats.onnx.kernels import inputs_first, inputs_first_params, transposed_kernels
 from toolchain.formats.onnx.wire import SMALLEST_BYTES
-from toolchain.graph import WEIGHTED, DType, Graph
+from toolchain.graph import RECURRENT, WEIGHTED, DType, Graph, weight_inputs
 from toolchain.quantization import AffineParams, QuantizedGraph, pack_int4
 
 UINT8_SHIFT = 128
@@ -55,7 +56,12 @@ class Scope:
     """Values of the constants that are too large to be copied into `proto`, by their names in the file."""
     transposed: Mapping[str, int] = field(init=False)
     """Weights that the file holds with input channels first, and their groups."""
+    gates: Mapping[str, Order] = field(init=False)
+    """Weights and biases of recurrent layers that the file holds as ONNX has them."""
+    shared: dict[tuple[object, ...], tuple[str, ...]] = field(default_factory=dict)
+    """Results of a node of the file that several nodes of the graph take theirs from, by whatever tells them apart."""
     _constants: set[str] = field(default_factory=set)
+    _recurrent_weights: set[str] = field(default_factory=set)
     _real: dict[str, str] = field(default_factory=dict)
     _auxiliary_names: dict[str, str] = field(default_factory=dict)
     _tensor_names: set[str] = field(default_factory=set)
@@ -64,6 +70,9 @@ class Scope:
     def __post_init__(self) -> None:
         self._tensor_names = set(self.graph.types) | {tensor.name for tensor in self.stored.values()}
         self.transposed = transposed_kernels(self.graph, {name: t.params for name, t in self.stored.items()})
+        self.gates = gate_orders(self.graph)
+        recurrent = [node for node in self.graph.nodes if node.op in RECURRENT]
+        self._recurrent_weights = {node.inputs[at] for node in recurrent for at in weight_inputs(node.op)}
 
     def tensor(self, name: str) -> Tensor:
         """The file's tensor for the graph's tensor `name`; a constant is stored when first asked for."""
@@ -73,9 +82,13 @@ class Scope:
         dtype = self.model.stored_dtype(name) if tensor.params is None else tensor.params.dtype
         if name not in self._constants:
             self._constants.add(name)
-            self._add_initializer(tensor.name, held_values(self.model, name, tensor, self.transposed), dtype)
+            self._add_initializer(tensor.name, self.held(name, tensor), dtype)
         is_widened = dtype is DType.FLOAT16 and self.graph.types[name].dtype is DType.FLOAT32
         return Tensor(self._cast(tensor)) if is_widened else tensor
+
+    def held(self, name: str, tensor: Tensor) -> np.ndarray:
+        """What the file holds for the constant `name`."""
+        return held_values(self.model, name, tensor, self.transposed, self.gates)
 
     def auxiliary(self, of: str, suffix: str, params: AffineParams | None = None) -> Tensor:
         """A new tensor named after the graph's tensor `of`."""
@@ -87,8 +100,10 @@ class Scope:
             return tensor.name
         if tensor.name not in self._real:
             self._real[tensor.name] = self.auxiliary(tensor.name, "real").name
-            if tensor.params.dtype is DType.INT4 or not self.model.has_integer_activations:
+            if tensor.name in self._recurrent_weights or not self.model.has_integer_activations:
                 self._scale_weight(tensor, self._real[tensor.name])
+            elif tensor.params.dtype is DType.INT4:
+                self.dequantize(self._widened(tensor), self._real[tensor.name])
             else:
                 self.dequantize(tensor, self._real[tensor.name])
         return self._real[tensor.name]
@@ -99,11 +114,18 @@ class Scope:
         onnxruntime computes that once, as it loads the file; a DequantizeLinear it would compute on every run.
         """
         assert tensor.params is not None
-        shape = [1] * len(self.graph.constants[tensor.name].shape)
+        shape = [1] * (self.graph.constants[tensor.name].ndim + (tensor.name in self.gates))
         if tensor.params.axis is not None:
             shape[tensor.params.axis] = -1
         scale = tensor.params.scale.reshape(shape if tensor.params.axis is not None else ())
         self.emit("Mul", [self._cast(tensor), self.store(f"{tensor.name}/scale", scale)], real)
+
+    def _widened(self, tensor: Tensor) -> Tensor:
+        """The int4 weight `tensor` as int8, for which onnxruntime has integer kernels; it widens once, at load."""
+        assert tensor.params is not None
+        wide = self.auxiliary(tensor.name, "int8", replace(tensor.params, dtype=DType.INT8))
+        self.emit("Cast", [tensor.name], wide.name, to=ELEMENT_TYPES[DType.INT8])
+        return wide
 
     def _cast(self, tensor: Tensor) -> str:
         """Name of `tensor` as float32, without its scale."""
@@ -196,7 +218,7 @@ def store_params(model: QuantizedGraph, activation_dtype: DType, renamed: Mappin
     Activations take `activation_dtype`, and so do constants of binary ops, whose kernels want both operands
     alike.
     """
-    signed = {name for node in model.graph.nodes if node.op in WEIGHTED for name in node.inputs[1:]}
+    signed = {name for node in model.graph.nodes if node.op in WEIGHTED | RECURRENT for name in node.inputs[1:5]}
     stored = {}
     for name in model.graph.types:
         params = model.params.get(name)
@@ -207,14 +229,20 @@ def store_params(model: QuantizedGraph, activation_dtype: DType, renamed: Mappin
         stored[name] = Tensor(renamed.get(name, name), params)
     for name in transposed_kernels(model.graph, model.params):
         stored[name] = replace(stored[name], params=inputs_first_params(stored[name].params))
+    for name, order in gate_orders(model.graph).items():
+        stored[name] = replace(stored[name], params=reordered_params(stored[name].params, order))
     return stored
 
 
-def held_values(model: QuantizedGraph, name: str, tensor: Tensor, transposed: Mapping[str, int]) -> np.ndarray:
+def held_values(
+    model: QuantizedGraph, name: str, tensor: Tensor, transposed: Mapping[str, int], gates: Mapping[str, Order]
+) -> np.ndarray:
     """What the file holds for the constant `name`."""
     values = model.stored_values(name)
     if name in transposed:
         values = inputs_first(values, transposed[name])
+    if name in gates:
+        values = reordered(values, gates[name])
     if tensor.params is None:
         return values
     # no DequantizeLinear takes int64, and no bias needs it

@@ -180,6 +180,8 @@ class Emitter:
 
     def emit(self, code: int, inputs: Sequence[Operand], output: Operand, options: Any = None) -> Operand:
         """Append one operator, of the lowest version that holds it, and give its output."""
+        if hasattr(options, "potScaleInt16"):
+            options.potScaleInt16 = False  # the schema's default is for scales that are powers of two
         version = lowest_version(code, inputs, output, options)
         self.builder.add_operator(code, version, inputs, [output], options)
         return output

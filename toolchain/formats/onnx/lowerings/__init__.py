@@ -3,6 +3,8 @@ together from the families' own."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from toolchain.formats.onnx.lowerings.activations import ACTIVATIONS
 from toolchain.formats.onnx.lowerings.arithmetic import ARITHMETIC
 from toolchain.formats.onnx.lowerings.indexing import INDEXING
@@ -12,12 +14,13 @@ from toolchain.formats.onnx.lowerings.moves import MOVES
 from toolchain.formats.onnx.lowerings.norms import NORMS
 from toolchain.formats.onnx.lowerings.padding import PADDING
 from toolchain.formats.onnx.lowerings.pooling import POOLING
+from toolchain.formats.onnx.lowerings.recurrent import RECURRENT_LAYERS
 from toolchain.formats.onnx.lowerings.reductions import REDUCTIONS
 from toolchain.formats.onnx.lowerings.resizing import RESIZING
 from toolchain.formats.onnx.lowerings.rule import LoweringRule, clamp
 from toolchain.formats.onnx.lowerings.weight_only import is_weight_only, lower_weight_only
 from toolchain.formats.onnx.scope import Scope, Tensor
-from toolchain.graph import DType, Node, Op
+from toolchain.graph import WEIGHTED, DType, Node, Op
 from toolchain.quantization import clamp_is_implied
 
 ONNX_LOWERINGS: dict[Op, LoweringRule] = {
@@ -32,22 +35,44 @@ ONNX_LOWERINGS: dict[Op, LoweringRule] = {
     **INDEXING,
     **PADDING,
     **RESIZING,
+    **RECURRENT_LAYERS,
 }
+
+_ENDS = ("lowest", "highest")
 
 
 def lower_node(scope: Scope, node: Node) -> None:
-    """Write `node`; one that computes in float reads dequantized tensors, and its result is quantized behind it."""
+    """Write `node`; one that computes in float reads dequantized tensors, and its result is quantized behind it. So
+    does one on int16, for which onnxruntime has no kernels: it is the same arithmetic, rounded once."""
     inputs = [scope.tensor(name) for name in node.inputs]
     result = scope.tensor(node.output)
-    if node.output not in scope.float_nodes:
+    is_wide = any(tensor.params is not None and tensor.params.dtype is DType.INT16 for tensor in (*inputs, result))
+    if node.output not in scope.float_nodes and not is_wide:
         _lower_fused(scope, node, inputs, result)
         return
     if not is_weight_only(node, inputs):
+        keeps_weight = node.op in WEIGHTED and inputs[1].params is None and inputs[0].params is not None
         inputs = [Tensor(scope.real(tensor)) for tensor in inputs]
+        if keeps_weight:
+            inputs[0] = _held_apart(scope, node)
     unrounded = result if result.params is None else scope.auxiliary(node.output, "unrounded")
     _lower_fused(scope, node, inputs, unrounded)
     if result.params is not None:
         scope.quantize(unrounded.name, result)
+
+
+def _held_apart(scope: Scope, node: Node) -> Tensor:
+    """What the float layer `node` reads, with a Clip behind its DequantizeLinear that changes nothing: onnxruntime
+    quantizes the float weights of a layer that reads a DequantizeLinear (its WeightBiasQuantization)."""
+    source = scope.tensor(node.inputs[0])
+    assert source.params is not None
+    held = scope.auxiliary(node.inputs[0], "held")
+    bounds = (
+        scope.store(f"{held.name}/{key}", np.asarray(bound, np.float32))
+        for key, bound in zip(_ENDS, source.params.bounds, strict=True)
+    )
+    scope.emit("Clip", [scope.real(source), *bounds], held.name)
+    return held
 
 
 def _lower_fused(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
@@ -55,13 +80,6 @@ def _lower_fused(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor)
     activation = str(node.attributes.get("activation", "none"))
     if activation == "none" or (result.params is not None and clamp_is_implied(result.params, activation)):
         _lower(scope, node, inputs, result)
-    elif result.params is not None and result.params.dtype is DType.INT16:
-        # onnxruntime has no Clip of int16: clamped before it is rounded
-        unclamped = scope.auxiliary(node.output, "unclamped")
-        unrounded = scope.auxiliary(node.output, "unrounded")
-        _lower(scope, node, inputs, unclamped)
-        clamp(scope, unclamped, unrounded, activation)
-        scope.quantize(unrounded.name, result)
     else:
         unclamped = scope.auxiliary(node.output, "unclamped", result.params)
         _lower(scope, node, inputs, unclamped)

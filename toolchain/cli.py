@@ -1,4 +1,7 @@
-"""The command line: deploy, stage, lint, diff, targets, schema. Turns errors into one message and an exit code."""
+"""The command line: deploy, diagnose, stage, lint, diff, targets, schema.
+
+Turns errors into one message and an exit code.
+"""
 
 from __future__ import annotations
 
@@ -70,6 +73,9 @@ def deploy(
     recipe: Annotated[str, typer.Option(help="A recipe of the target, or the path of a recipe TOML.")] = "default",
     in_out: Annotated[str | None, typer.Option(help="integer or float in- and outputs [the target's choice].")] = None,
     float_files: Annotated[bool, typer.Option("--float-files", help="Write float versions of the files too.")] = False,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Files take any number of samples at a time.")
+    ] = False,
     samples: Annotated[int | None, typer.Option(help="Calibration samples [the sample set's choice].", min=1)] = None,
     judge: Annotated[int | None, typer.Option(help="Samples to judge with [the sample set's choice].", min=1)] = None,
     store: StoreFolder = Path("build/store"),
@@ -94,6 +100,7 @@ def deploy(
             store=store,
             in_out=in_out,
             float_files=float_files,
+            dynamic_batch=dynamic_batch,
             calibration_count=samples,
             judging_count=judge,
             progress=progress,
@@ -104,6 +111,45 @@ def deploy(
         typer.echo(json.dumps(dict(done.facts), indent=2))
     else:
         print_summary(dict(done.facts), Console(), paths=done.files)
+
+
+@app.command()
+def diagnose(
+    target: Target = "arm64",
+    model: ModelSpec = "mnist",
+    calibration: Calibration = None,
+    out: Out = None,
+    recipe: Annotated[str, typer.Option(help="A recipe of the target, or the path of a recipe TOML.")] = "default",
+    samples: Annotated[int | None, typer.Option(help="Calibration samples [the sample set's choice].", min=1)] = None,
+    judge: Annotated[int, typer.Option(help="Samples to diagnose on, kept apart from calibration.", min=1)] = 8,
+    store: StoreFolder = Path("build/store"),
+    as_json: AsJson = False,
+) -> None:
+    """Say where a quantized model loses accuracy: layer by layer, with the cause and what to do."""
+    from toolchain.diagnose import diagnose as run_diagnose
+    from toolchain.report import RichProgress
+    from toolchain.report.diagnosis_terminal import print_diagnosis
+
+    err = Console(stderr=True)
+    with RichProgress(err) as progress:
+        started, ended = _tell_stages(err, progress)
+        done = run_diagnose(
+            model,
+            target=target,
+            calibration=calibration,
+            out=out,
+            recipe=recipe,
+            store=store,
+            calibration_count=samples,
+            samples=judge,
+            progress=progress,
+            on_start=started,
+            on_end=ended,
+        )
+    if as_json:
+        typer.echo(json.dumps(dict(done.facts), indent=2))
+    else:
+        print_diagnosis(dict(done.facts), Console(), paths=done.files)
 
 
 @app.command()

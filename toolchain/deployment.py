@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from toolchain.atomic import unfinished_file
+from toolchain.diagnosis.layers import Diagnosis, affordable_samples, diagnose_graph
 from toolchain.errors import DisagreementError, OptionError
+from toolchain.fidelity import Metric
 from toolchain.formats.artifact import InOut
 from toolchain.formats.onnx import OnnxRunner, write_onnx
 from toolchain.formats.tflite import TfliteRunner, write_tflite
@@ -31,8 +33,8 @@ from toolchain.stages.states import ExportedModel, TracedModel
 from toolchain.store import Store
 from toolchain.targets import Target
 from toolchain.validation.latency import median_latency_ms
-from toolchain.validation.results import Validation
-from toolchain.validation.validate import Metric, raise_missed, validate
+from toolchain.validation.results import RuntimeResult, Validation
+from toolchain.validation.validate import raise_missed, validate
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ def deploy(
     store: str | Path | None = "build/store",
     in_out: InOut | str | None = None,
     float_files: bool = False,
+    dynamic_batch: bool = False,
     calibration_count: int | None = None,
     judging_count: int | None = None,
     progress: Progress = SILENT,
@@ -66,6 +69,7 @@ def deploy(
     """Deploy `model` (a zoo name, `package.module:function`, a `.pt2` file or an `nn.Module`) to `target`.
 
     `calibration` is whatever `load_samples` takes; `recipe` a name in the target's file or the path of a recipe file;
+    with `dynamic_batch` both files take any number of samples at a time;
     `store=None` keeps nothing for a later run. Raises a ToolchainError of the kind that says what is wrong.
     """
     judge = import_callable(metric, what="metric") if isinstance(metric, str) else metric
@@ -77,18 +81,22 @@ def deploy(
         recipe=recipe,
         calibration_count=calibration_count,
         judging_count=judging_count,
-        options=_stage_options(in_out, float_files),
+        options=_stage_options(in_out, float_files, dynamic_batch) | {"metric": judge},
     )
     job = prepare(request, progress)
     made, runs = _run(job, store, progress, on_start, on_end)
     found = validate(made, job.samples, job.target.gates, metric=judge, progress=progress)
+    lost = _lost(job, found, store, judge, progress)
+    found = replace(found, notes=(*found.notes, *job.notes, *lost))
     return _publish(job, made, found, _facts(job, made, runs, found))
 
 
-def _stage_options(in_out: InOut | str | None, float_files: bool) -> dict[str, Any]:
+def _stage_options(in_out: InOut | str | None, float_files: bool, dynamic_batch: bool) -> dict[str, Any]:
     if in_out is not None and in_out not in list(InOut):
         raise OptionError(f"in_out is {in_out!r}", hint=f"choose {' or '.join(InOut)}")
-    options: dict[str, Any] = {"float_files": True} if float_files else {}
+    flags = {"float_files": float_files, "dynamic_batch": dynamic_batch}
+    # what is not asked for is the recipe's choice
+    options: dict[str, Any] = {name: True for name, wanted in flags.items() if wanted}
     return options if in_out is None else options | {"in_out": InOut(in_out)}
 
 
@@ -118,6 +126,31 @@ def _run(
     return made, runs
 
 
+def _lost(
+    job: Job, found: Validation, store: str | Path | None, metric: Metric | None, progress: Progress
+) -> tuple[str, ...]:
+    """What synthetic samples lost against the real ones that were named with them: a line on the file that is furthest
+    from the float model."""
+    judged = [result for result in found.runtimes if result.samples == found.samples and _is_rounded(result)]
+    if job.rival is None or not judged:
+        return ()
+    made = job.rival.run(job.model.module, store=None if store is None else Store(store), progress=progress)
+    assert isinstance(made, ExportedModel)  # the same stages as the deployment's
+    real = validate(made, job.samples, job.target.gates, metric=metric, progress=progress)
+    rivals = [result for result in real.runtimes if result.samples == real.samples and _is_rounded(result)]
+    ours, theirs = (_figures(min(results, key=lambda r: r.sqnr_db)) for results in (judged, rivals or judged))
+    return (f"on {found.samples} real samples: {ours} as calibrated on synthetic inputs, {theirs} if on real samples",)
+
+
+def _is_rounded(result: RuntimeResult) -> bool:
+    return result.max_error_steps is not None or result.is_reduced
+
+
+def _figures(result: RuntimeResult) -> str:
+    same = "" if result.same_class is None else f", same class as float {result.same_class:.1%}"
+    return f"{result.sqnr_db:.1f} dB{same}{'' if result.score is None else f', score {result.score:.4g}'}"
+
+
 def _facts(job: Job, made: ExportedModel, runs: list[StageRun], found: Validation) -> dict[str, Any]:
     baseline = measure_float(fold(made.reference), job.target, job.samples) if not made.quantized.is_float else ()
     facts: dict[str, Any] = report_facts(
@@ -129,8 +162,19 @@ def _facts(job: Job, made: ExportedModel, runs: list[StageRun], found: Validatio
         runs=runs,
         validation=found,
         baseline=baseline,
+        diagnosis=_diagnosis(made, job.samples),
     )
     return facts
+
+
+def _diagnosis(made: ExportedModel, samples: SampleSet) -> Diagnosis | None:
+    """On a few samples, since it must cost little beside the rest; None where nothing is quantized, or even that costs
+    much."""
+    count = affordable_samples(made.quantized) if made.params else 0
+    if not count:
+        return None
+    checked = samples.checked(input_types(made.graph)).with_batch_size(count)
+    return diagnose_graph(made.quantized, (batch.inputs for batch in checked.judging()), samples=count)
 
 
 def measure_float(graph: Graph, target: Target, samples: SampleSet) -> tuple[FloatFile, ...]:

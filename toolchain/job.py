@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from toolchain.atomic import remove_leftovers
 from toolchain.errors import OptionError, OrderError, SampleError, UnsupportedError
 from toolchain.formats.artifact import Format, InOut
-from toolchain.graph import DType
+from toolchain.graph import DType, fold
 from toolchain.knowledge import did_you_mean
+from toolchain.ladder.goal import Goal
 from toolchain.pipeline import Pipeline
-from toolchain.profiles import DeviceProfile, check_numbers, check_shapes
+from toolchain.profiles import DeviceProfile, check_numbers, check_ops, check_shapes
 from toolchain.progress import SILENT, Progress
+from toolchain.quantization import NumberFormat
 from toolchain.recipe import load_recipe, make_pipeline
 from toolchain.samples import SampleSet, load_samples
 from toolchain.stages.export import Export
 from toolchain.stages.inputs import leaves, sample_inputs
 from toolchain.stages.quantize import Quantize
 from toolchain.stages.states import ExportedModel
-from toolchain.targets import Target, load_target
+from toolchain.stages.synthetic import ONLY_SYNTHETIC, example_set, read_calibration, synthetic_samples
+from toolchain.stages.trace import Trace
+from toolchain.targets import Gates, Target, load_target
 from toolchain.zoo.resolve import LoadedModel, load_model
 
 BATCH_ELEMENTS = 625_000
 """Input elements run through the float model at a time, 4 pictures of 224x224: enough for speed, little for memory."""
 
 LARGEST_BATCH = 64
+
+_SCORE_MARGIN = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Job:
-    """A deployment that is ready to run."""
+    """A deployment that is ready to run. `notes` are for its report; `rival` is what it is compared with: the same
+    stages, calibrated on real samples."""
 
     target_name: str
     target: Target
@@ -57,6 +64,8 @@ class Job:
     samples: SampleSet
     pipeline: Pipeline
     folder: Path
+    notes: tuple[str, ...] = ()
+    rival: Pipeline | None = None
 
 
 def prepare(request: Request, progress: Progress = SILENT) -> Job:
@@ -69,8 +78,15 @@ def prepare(request: Request, progress: Progress = SILENT) -> Job:
     loaded = load_model(request.model, progress=progress)
     default = Path("build") / name / loaded.name
     folder = _writable(default if request.out is None else Path(request.out))
-    samples = _samples(request, loaded)
-    inputs = loaded.example_inputs or sample_inputs(loaded.module, samples)
+    is_synthetic, source = read_calibration(request.calibration)
+    real = None if is_synthetic and source is None else _samples(request, loaded, source)
+    inputs = loaded.example_inputs or (sample_inputs(loaded.module, real) if real is not None else None)
+    if inputs is None:
+        raise OptionError(
+            f"synthetic samples are shaped as example inputs, and {loaded.name} brings none",
+            hint="return (module, example inputs) from your function, or name samples: CALIBRATION=synthetic+SAMPLES",
+        )
+    samples = example_set(inputs) if real is None else real
     arrays = [array for array in leaves(inputs) if hasattr(array, "shape")]
     if any(len(array) != 1 for array in arrays):
         raise OptionError(
@@ -89,7 +105,24 @@ def prepare(request: Request, progress: Progress = SILENT) -> Job:
             check_shapes(stage.dynamic_batch, profile, target.device)
     for unused, others in target.recipes.items():
         make_pipeline(others, given, where=f"target {name}: recipes.{unused}") if others else None
-    return Job(name, target, profile, loaded, samples, pipeline, folder)
+    job = Job(name, target, profile, loaded, samples, pipeline, folder)
+    return _with_synthetic(job, request, real, inputs, progress) if is_synthetic else job
+
+
+def _with_synthetic(job: Job, request: Request, real: SampleSet | None, inputs: Any, progress: Progress) -> Job:
+    """The job calibrated on what its model makes up, and judged on that too where there are no real samples."""
+    graph = Trace(example_inputs=inputs)(job.model.module).graph
+    check_ops(fold(graph), job.profile, job.target.device)
+    judging = request.judging_count if real is None else real
+    found, made = synthetic_samples(
+        graph, inputs, calibration_count=request.calibration_count, judging=judging, progress=progress
+    )
+    samples = sized_batches(found)
+    changed: dict[str, Any] = {"samples": samples}
+    stages = (replace(s, **changed) if hasattr(s, "samples") else s for s in job.pipeline.stages)
+    notes = (f"calibrated on {made}", *((ONLY_SYNTHETIC,) if real is None else ()))
+    rival = None if real is None else job.pipeline
+    return replace(job, samples=samples, pipeline=Pipeline(tuple(stages)), notes=notes, rival=rival)
 
 
 def sized_batches(samples: SampleSet) -> SampleSet:
@@ -102,13 +135,29 @@ def stage_options(target: Target, profile: DeviceProfile) -> dict[str, Any]:
     """The options of stages that follow from a target and its device."""
     return {
         "scheme": profile.scheme,
+        "unroll_recurrent": not profile.execution.float_ops,
         "round_to": profile.compute.channel_multiple,
         "formats": tuple(Format(kind) for kind in target.formats),
         "in_out": InOut(target.in_out),
         "dynamic_batch": target.dynamic_batch,
+        "goal": _goal(target.gates),
+        "alternatives": alternatives(profile),
         "onnx_opset": target.onnx.opset,
         "onnx_activations": DType(target.onnx.activations),
     }
+
+
+def _goal(gates: Gates) -> Goal:
+    """What the quantization ladder climbs for: the gates, as far as they bound accuracy. It sees other samples than
+    those that the gates are judged on, and so wants a little more."""
+    drop = None if gates.accuracy_drop is None else _SCORE_MARGIN * gates.accuracy_drop
+    return Goal(sqnr_db=gates.sqnr_db, same_class=gates.same_class, score_drop=drop)
+
+
+def alternatives(profile: DeviceProfile) -> tuple[NumberFormat, ...]:
+    """Number formats that the device offers where w8a8 loses too much: of single nodes, or with float activations."""
+    floats = (NumberFormat.FLOAT32,) if profile.execution.float_ops else ()
+    return (*floats, *(wanted for wanted in profile.quantization.formats if wanted is not NumberFormat.W8A8))
 
 
 def cannot_write(folder: Path, error: OSError) -> OptionError:
@@ -117,8 +166,8 @@ def cannot_write(folder: Path, error: OSError) -> OptionError:
     return OptionError(f"cannot write the results: {error.strerror or error}", where=str(folder), hint=hint)
 
 
-def _samples(request: Request, loaded: LoadedModel) -> SampleSet:
-    source = request.calibration if request.calibration is not None else loaded.samples
+def _samples(request: Request, loaded: LoadedModel, source: Any) -> SampleSet:
+    source = source if source is not None else loaded.samples
     if source is None:
         raise OptionError(
             f"no samples to calibrate {loaded.name} with",

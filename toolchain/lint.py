@@ -52,7 +52,7 @@ def lint(model: Any, *, target: str | Path, example_inputs: Sequence[Any] | Mapp
     """
     from torch.export import ExportedProgram
 
-    from toolchain.engine.tracing.tracer import export, fold_constants, try_lower
+    from toolchain.engine.tracing.tracer import export, fold_constants, try_lower, unroll_layers
 
     wanted, profile = load_target(target)
     name = Path(target).stem
@@ -60,7 +60,7 @@ def lint(model: Any, *, target: str | Path, example_inputs: Sequence[Any] | Mapp
     graph, unlowered = try_lower(program)
     if unlowered:
         return LintReport(name, wanted.device, unlowered)
-    graph = fold(fold_constants(graph))
+    graph = fold(fold_constants(unroll_layers(graph, everywhere=not profile.execution.float_ops)))
     weight_bytes = sum(constant.size for constant in graph.constants.values())
     memory = [
         *_told(partial(check_ram, graph, profile, wanted.device)),

@@ -37,7 +37,7 @@ STAGES: dict[str, type[AnyStage]] = {
 _BY_KEY = "add it to the stage's table, or with toolchain stage: --set KEY=VALUE"
 _HOW_TO_GIVE = {"samples": "give --calibration (-c): a name, a TOML, an .npz, a folder or package.module:function"}
 
-_FROM_DEPLOYMENT = frozenset({"samples", "example_inputs", "scheme"})
+_FROM_DEPLOYMENT = frozenset({"samples", "example_inputs", "scheme", "goal", "metric", "alternatives"})
 """Options that no TOML can say."""
 
 
@@ -52,8 +52,6 @@ def make_pipeline(
 
     Raises ProfileError carrying `where` and the key, OrderError for a row that cannot run.
     """
-    if any(table.get("ranges") == "percentile" for table in tables):
-        given = {"histograms": True, **given}  # what percentile ranges are read from
     places = [(table, f"{where}[{index}]") for index, table in enumerate(tables)]
     return Pipeline(tuple(make_stage(table, given, where=at, overriding=overriding) for table, at in places))
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[2] / "benchmarks" / "bench.py"
 
 
@@ -26,6 +28,30 @@ def test_an_unknown_section_is_refused(tmp_path):
     assert "no section is called 'speed'" in done.stderr
 
 
-def test_every_section_can_be_imported():
-    code = "import bench, importlib; [importlib.import_module(f'sections.{name}') for name in bench.SECTIONS]"
+@pytest.mark.parametrize("bench", ["bench", "quantize"])
+def test_every_section_can_be_imported(bench):
+    code = f"import {bench} as b, importlib; [importlib.import_module(f'sections.{{name}}') for name in b.SECTIONS]"
     subprocess.run([sys.executable, "-c", code], cwd=BENCH.parent, check=True)
+
+
+def test_every_hard_network_has_a_module_and_says_what_it_needs():
+    code = "\n".join([
+        "import importlib, pathlib, hard",
+        "nowhere = pathlib.Path('nowhere')",
+        "for name in hard.NETWORKS: assert callable(importlib.import_module(f'hard.{name}').load)",
+        "try: hard.load_hard('gru', hard.Sources(None, nowhere, nowhere))",
+        "except hard.MissingSource as error: assert '--speech' in str(error)",
+        "else: raise AssertionError",
+    ])  # fmt: skip
+    subprocess.run([sys.executable, "-c", code], cwd=BENCH.parent, check=True)
+
+
+@pytest.mark.parametrize(("scores", "rate"), [([3, 2, 1, 0], 0.0), ([0, 1, 2, 3], 1.0), ([1, 1, 1, 1], 0.5)])
+def test_equal_error_rate(scores, rate):
+    code = "\n".join([
+        "import numpy as np",
+        "from hard.verification import equal_error_rate",
+        f"print(equal_error_rate(np.array({scores}), np.array([True, True, False, False])))",
+    ])  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCH.parent, check=True, capture_output=True, text=True)
+    assert float(done.stdout) == pytest.approx(rate)

@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from onnxruntime import InferenceSession
 
 from toolchain.formats.onnx import read_onnx
-from toolchain.formats.tflite import read_tflite
+from toolchain.formats.tflite import TfliteRunner, read_tflite
 
 
 def test_deploy_writes_checked_files_and_says_where(run, workspace, deploy_options):
@@ -49,6 +50,23 @@ def test_float_in_and_outputs_and_float_files(run, workspace, deploy_options):
     assert tflite.ops["QUANTIZE"] == 1 and tflite.ops["DEQUANTIZE"] == 1
     onnx = read_onnx((workspace / "mine/model.onnx").read_bytes())
     assert onnx.tensors[onnx.inputs[0]].dtype == "float32"
+
+
+def test_files_that_take_any_number_of_samples(run, workspace, deploy_options):
+    outcome = run(*deploy_options, "--dynamic-batch", "--out", "mine")
+    assert outcome.code == 0, outcome.err
+    onnx = InferenceSession(workspace / "mine/model.onnx")
+    tflite = TfliteRunner((workspace / "mine/model.tflite").read_bytes())
+    (given,) = onnx.get_inputs()
+    for batch in (1, 5):
+        x = np.zeros((batch, *given.shape[1:]), np.uint8)
+        assert len(onnx.run(None, {given.name: x})[0]) == len(tflite.run([x.astype(np.int8)])[0]) == batch
+
+
+def test_a_device_of_fixed_shapes_refuses_them(run, deploy_options):
+    outcome = run(*deploy_options, "--target", "ethos-u55", "--dynamic-batch")
+    assert outcome.code == 5
+    assert "cannot take a dynamic batch" in outcome.err
 
 
 def test_float_files_of_a_compressed_model_are_judged_by_their_own_graph(run, workspace, deploy_options):

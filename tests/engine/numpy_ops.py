@@ -43,6 +43,46 @@ def _batch_norm(node, x, weight, bias, mean, variance):
     return (x - mean) / np.sqrt(variance + node["epsilon"]) * weight + bias
 
 
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _lstm(x, weight, recurrent, bias, state):
+    hidden, cell = state
+    into, forget, new, out = np.split(x @ weight.T + hidden @ recurrent.T + bias[0] + bias[1], 4, 1)
+    cell = _sigmoid(forget) * cell + _sigmoid(into) * np.tanh(new)
+    return _sigmoid(out) * np.tanh(cell), cell
+
+
+def _gru(x, weight, recurrent, bias, state):
+    (hidden,) = state
+    given, held = np.split(x @ weight.T + bias[0], 3, 1), np.split(hidden @ recurrent.T + bias[1], 3, 1)
+    reset, update = (_sigmoid(given[at] + held[at]) for at in range(2))
+    return ((1 - update) * np.tanh(given[2] + reset * held[2]) + update * hidden,)
+
+
+def _recurrent(step, states):
+    """Every step of `step(x, weight, recurrent weight, biases, states) -> states`."""
+
+    def apply(node, x, weight, recurrent, bias, recurrent_bias, *starts):
+        steps = range(x.shape[1])
+        held = starts or (np.zeros((1, recurrent.shape[1])),) * states
+        hidden = {}
+        for at in reversed(steps) if node["reverse"] else steps:
+            held = step(x[:, at], weight, recurrent, (bias, recurrent_bias), held)
+            hidden[at] = held[0]
+        gives_cell = node.attributes.get("gives") == "cell"
+        return held[1] if gives_cell else np.stack([hidden[at] for at in steps], 1)
+
+    return apply
+
+
+def _rnn(node, *inputs):
+    function = np.tanh if node["nonlinearity"] == "tanh" else (lambda x: np.maximum(x, 0))
+    step = lambda x, w, r, b, h: (function(x @ w.T + h[0] @ r.T + b[0] + b[1]),)  # noqa: E731
+    return _recurrent(step, 1)(node, *inputs)
+
+
 def _softmax(node, x):
     e = np.exp(x - x.max(node["axis"], keepdims=True))
     return e / e.sum(node["axis"], keepdims=True)
@@ -184,6 +224,9 @@ NUMPY_OPS: dict[Op, Callable[..., np.ndarray]] = {
     Op.TANH: lambda node, x: np.tanh(x),
     Op.HARDSWISH: lambda node, x: x * np.clip(x + 3, 0, 6) / 6,
     Op.SOFTMAX: _softmax,
+    Op.LSTM: _recurrent(_lstm, 2),
+    Op.GRU: _recurrent(_gru, 1),
+    Op.RNN: _rnn,
     Op.PRELU: lambda node, x, slope: np.where(x >= 0, x, x * slope),
     Op.ELU: lambda node, x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
     Op.GELU: _gelu,

@@ -109,5 +109,12 @@ def test_run_all_and_predict_agree():
     np.testing.assert_array_equal(whole[0][2:4], activations(TWO_OUTPUTS, batches[1])["c"])
 
 
+def test_predict_gives_a_scalar_output_as_it_is_or_one_a_run():
+    graph = parse_graph("input x: float32[2,3]\ny = sum(x) axes=(0,1)\noutput y")
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert predict(graph, [(x,)])[0].shape == ()
+    np.testing.assert_array_equal(predict(graph, [(x,), (2 * x,)])[0], [15, 30])
+
+
 def test_constants_keep_a_scalars_shape():
     assert to_tensors([np.float32(3)[...]])[0].shape == ()

@@ -39,7 +39,7 @@ from toolchain.quantization import (
     unpack_int4,
 )
 from toolchain.quantization.affine import bias_params
-from toolchain.validation.metrics import Comparison
+from toolchain.fidelity import Comparison
 from toolchain.validation.tensors import compare_tensors
 
 NETWORKS = ("mnist", "mobilenet_v2")

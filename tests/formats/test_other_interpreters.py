@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.graph.op_cases import case_graph, case_inputs
+from toolchain.engine.run import predict
 from toolchain.formats.tflite import TfliteRunner, write_tflite
 from toolchain.graph import fold, parse_graph
 from toolchain.quantization import Scheme, assign_params
@@ -37,3 +39,15 @@ def test_tensorflow_agrees_with_litert(kernels):
     ours = TfliteRunner(content, kernels=kernels).run(inputs)[0]
     theirs = TfliteRunner(content, kernels=kernels, package="tensorflow").run(inputs)[0]
     assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("kernels", ["xnnpack", "builtin", "reference"])
+@pytest.mark.parametrize("case", ["lstm", "lstm backwards", "rnn backwards"])
+def test_tensorflow_starts_recurrent_layers_anew_at_every_call(case, kernels):
+    pytest.importorskip("tensorflow", reason="extra `tensorflow` is not installed")
+    graph = case_graph(case)
+    inputs = case_inputs(graph)
+    runner = TfliteRunner(write_tflite(graph), kernels=kernels, package="tensorflow")
+    first, second = (runner.run(inputs)[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, predict(graph, [inputs])[0], rtol=0, atol=1e-5)

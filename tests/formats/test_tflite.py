@@ -176,6 +176,9 @@ CASES = {
     "concat channels": IMAGE + "input z: float32[1,3,9,9]\ny = concat(x, z) axis=1\noutput y",
     "concat height": PAIR + "y = concat(x, z, x) axis=2\noutput y",
     "concat vectors": "input x: float32[2,5]\ninput z: float32[2,3]\ny = concat(x, z) axis=1\noutput y",
+    "softmax along the width that weighs two tensors": IMAGE
+    + "q = relu(x)\ns = softmax(q) axis=3\na = mul(s, q)\nb = mul(q, q)\nc = mul(s, b)\n"
+    + "m = mean(a) axes=(2,3)\nn = mean(c) axes=(2,3)\ny = concat(m, n) axis=1\noutput y",
     "pad": IMAGE + "y = pad(x) amounts=(0,0,1,2,0,0,2,1)\noutput y",
     "pad channels": IMAGE + "y = pad(x) amounts=(0,1,0,0,0,2,0,0)\noutput y",
     "pad value": IMAGE + "y = pad(x) amounts=(0,1,0,2,0,0,0,1) value=0.75\noutput y",
@@ -210,6 +213,9 @@ OPERATORS = {
     "flatten to an output": {"TRANSPOSE": 1, "RESHAPE": 1},
     "softmax channels": {"SOFTMAX": 1},
     "softmax width": {"TRANSPOSE": 1, "SOFTMAX": 1},
+    "softmax along the width that weighs two tensors": {
+        **{"ADD": 1, "TRANSPOSE": 2, "SOFTMAX": 1, "MUL": 3, "MEAN": 2, "CONCATENATION": 1}
+    },
     "max_pool2d same": {"MAX_POOL_2D": 1},
     "max_pool2d explicit": {"PADV2": 1, "MAX_POOL_2D": 1},
     "max_pool2d of relu": {"ADD": 1, "PAD": 1, "MAX_POOL_2D": 1},

@@ -16,8 +16,7 @@ from tests.graph.op_cases import CASES, case_graph, case_inputs
 from tests.ops.harness import quantized
 from toolchain.formats.tflite import TfliteRunner, layouts, write_tflite
 from toolchain.graph import Graph
-from toolchain.quantization import QuantizedGraph
-from toolchain.validation.tensors import quantize_inputs
+from toolchain.quantization import QuantizedGraph, quantize_inputs
 
 PYTHON = Path(__file__).parents[2] / ".venv-tflite-runtime/bin/python"
 CHILD = Path(__file__).parent / "tflite_runtime_child.py"

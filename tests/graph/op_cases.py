@@ -20,6 +20,14 @@ COMPARISONS = ("equal", "not_equal", "less", "less_equal", "greater", "greater_e
 POSITIVE = {Op.LOG, Op.SQRT, Op.RSQRT, Op.POW, Op.DIV}
 """Ops that have no value, or none that is finite, for some operands."""
 
+
+def recurrent(gates: int) -> str:
+    """Weights and biases of a recurrent layer of 6 hidden channels."""
+    rows = 6 * gates
+    weights = f"constant w: float32[{rows},8]\nconstant r: float32[{rows},6]\n"
+    return weights + f"constant b: float32[{rows}]\nconstant d: float32[{rows}]\n"
+
+
 CASES: dict[str, str] = {
     "conv2d": IMAGE + "constant w: float32[6,4,3,3]\ny = conv2d(x, w)\noutput y",
     "conv2d asymmetric padding": IMAGE
@@ -46,6 +54,20 @@ CASES: dict[str, str] = {
     "linear": "input x: float32[3,8]\nconstant w: float32[5,8]\nconstant b: float32[5]\n"
     + "y = linear(x, w, b) activation=relu6\noutput y",
     "linear over rows": ROWS + "constant w: float32[5,8]\ny = linear(x, w)\noutput y",
+    "lstm": ROWS + recurrent(4) + "y = lstm(x, w, r, b, d)\noutput y",
+    "lstm backwards": ROWS
+    + recurrent(4)
+    + "constant h: float32[1,6]\ninput c: float32[3,6]\ny = lstm(x, w, r, b, d, h, c) reverse=True\noutput y",
+    "lstm cell state": ROWS
+    + recurrent(4)
+    + "constant h: float32[1,6]\nconstant c: float32[1,6]\n"
+    + "y = lstm(x, w, r, b, d, h, c) gives=cell\noutput y",
+    "gru": ROWS + recurrent(3) + "y = gru(x, w, r, b, d)\noutput y",
+    "gru backwards": ROWS + recurrent(3) + "input h: float32[3,6]\ny = gru(x, w, r, b, d, h) reverse=True\noutput y",
+    "rnn": ROWS + recurrent(1) + "y = rnn(x, w, r, b, d)\noutput y",
+    "rnn backwards": ROWS
+    + recurrent(1)
+    + "constant h: float32[1,6]\ny = rnn(x, w, r, b, d, h) reverse=True nonlinearity=relu\noutput y",
     "batch_norm": IMAGE + NORM + "y = batch_norm(x, weight, bias, mean, variance) epsilon=0.001\noutput y",
     "batch_norm of vectors": "input x: float32[3,4]\n"
     + NORM

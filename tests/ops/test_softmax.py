@@ -8,8 +8,7 @@ from torch.nn import functional as F
 from tests.ops.harness import check, eager, normal, quantized
 from toolchain.engine.simulate import Simulator
 from toolchain.graph import Op
-from toolchain.quantization import dequantize
-from toolchain.validation.tensors import quantize_inputs
+from toolchain.quantization import dequantize, quantize_inputs
 
 
 @pytest.mark.parametrize("axis", [1, 2, -1])

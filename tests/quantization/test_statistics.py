@@ -28,7 +28,7 @@ def drawn(parts) -> list[np.ndarray]:
 
 
 def statistics(array: np.ndarray) -> TensorStatistics:
-    return measure(torch.from_numpy(array), 1, histograms=True)
+    return measure(torch.from_numpy(array), 1, every=1)
 
 
 def assert_equal(left: TensorStatistics, right: TensorStatistics) -> None:
@@ -90,11 +90,24 @@ def test_widening_merges_neighbours():
 def test_percentile_against_numpy(percent, skew):
     values = np.random.default_rng(0).standard_normal(400_000).astype(np.float32)
     values = {"normal": values, "rectified": np.maximum(values, 0), "one-sided": -np.exp(values)}[skew]
-    one = measure(torch.from_numpy(values.reshape(-1, 4)), 1, histograms=True)
+    one = measure(torch.from_numpy(values.reshape(-1, 4)), 1, every=1)
     tail = (100 - percent) / 2
     expected = np.percentile(values, [tail, 100 - tail])
     # a bin's width, and the slack of a bin's edge at either end
     np.testing.assert_allclose(one.percentile(percent), expected, rtol=0, atol=2 * 2 * one.extent / BINS)
+
+
+@pytest.mark.parametrize("every", [1, 97])
+@pytest.mark.parametrize("values_outside", [0.1, 3.5, 30.5, 3000.5])
+def test_tails_thinner_than_what_is_counted(values_outside, every):
+    """Of 1 in 97 values; an extreme of n exponential values scatters by 1.28, which is how far the tail may be off."""
+    values = np.random.default_rng(4).exponential(size=400_000).astype(np.float32)
+    one = measure(torch.from_numpy(values.reshape(-1, 1)), 1, every=every)
+    percent = 100 * (1 - 2 * values_outside / values.size)
+    found, expected = one.percentile(percent)[1], np.sort(values)[-1 - int(values_outside)]
+    assert abs(found - expected) < (3 * 1.28 if every > 1 else 2 * 2 * one.extent / BINS + 1e-6)
+    if values_outside < 1:
+        assert found == values.max()
 
 
 @given(batches, st.floats(51, 100))
@@ -107,19 +120,19 @@ def test_a_percentile_range_is_never_wider_than_minmax_and_all_is_minmax(parts, 
 
 def test_percentile_needs_a_histogram():
     with pytest.raises(ValueError, match="histograms=True"):
-        measure(torch.ones(2, 3), 1, histograms=False).percentile(99)
+        measure(torch.ones(2, 3), 1).percentile(99)
 
 
 def test_counts_are_exact_beyond_what_float32_counts():
     """A dead feature map of 2^24 + 4 zeros: torch.histc alone stops at 2^24."""
     dead = torch.zeros(1).expand(2**24 + 4).reshape(4, -1)
-    assert measure(dead, 1, histograms=True).counts.sum() == 2**24 + 4
+    assert measure(dead, 1, every=1).counts.sum() == 2**24 + 4
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_is_refused(value):
     with pytest.raises(ValueError, match="NaN or infinity"):
-        measure(torch.tensor([[0.0, value]]), 1, histograms=True)
+        measure(torch.tensor([[0.0, value]]), 1, every=1)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +146,7 @@ def test_extents_are_powers_of_two(bound, extent):
 def test_means_are_per_channel(shape):
     values = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     axis = 1 if len(shape) == 4 else max(len(shape) - 1, 0)
-    one = measure(torch.from_numpy(values), axis, histograms=False)
+    one = measure(torch.from_numpy(values), axis)
     others = tuple(a for a in range(len(shape)) if a != axis)
     np.testing.assert_allclose(one.means, np.atleast_1d(values.mean(axis=others)), rtol=1e-6, atol=1e-7)
     assert one.elements * len(one.means) == values.size

@@ -73,7 +73,7 @@ def test_options_tell_shapes_and_types_where_they_were_given():
     x = np.zeros((1, 3))
     stage = Trace(example_inputs={"x": x, "more": [torch.zeros(1, 2, dtype=torch.int32), (None, 2)]})
     described = {"x": ["float32", [1, 3]], "more": [["int32", [1, 2]], [None, 2]]}
-    assert stage.options() == {"example_inputs": described}
+    assert stage.options() == {"example_inputs": described, "unroll_recurrent": False}
 
 
 def test_lists_of_numbers_are_arrays():

@@ -36,14 +36,13 @@ from torch.utils import _pytree as pytree
 from tests.zoo.architectures import ARCHITECTURES, build_architecture
 from toolchain import Calibrate, Export, Quantize, Trace, samples_from
 from toolchain.engine.tracing.tracer import export
+from toolchain.fidelity import Comparison
 from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner
 from toolchain.formats.tflite import TfliteRunner, read_tflite
 from toolchain.graph import Graph, Op
-from toolchain.quantization import QuantizedGraph, dequantize
+from toolchain.quantization import QuantizedGraph, dequantize, quantize_inputs
 from toolchain.stages.inputs import input_types
-from toolchain.validation.metrics import Comparison
-from toolchain.validation.tensors import quantize_inputs
 
 CALIBRATION_COUNT, JUDGING_COUNT = 16, 8
 FLOAT_TOLERANCE = 1e-4

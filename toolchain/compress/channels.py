@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from toolchain.graph import Graph, Node, Op
+from toolchain.graph import RECURRENT, Graph, Node, Op
 from toolchain.graph.types import Shape
 
 
@@ -128,6 +128,19 @@ def _linear(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
     *rest, channels = flow.axes(node.inputs[0])
     flow.tie(channels, flow.axis(node.inputs[1], 1))
     return (*rest, _produced(flow, node))
+
+
+def _recurrent(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
+    """Channels of the input may go; every gate and every step needs all hidden ones."""
+    batch, steps, channels = flow.axes(node.inputs[0])
+    flow.tie(channels, flow.axis(node.inputs[1], 1))
+    fixed = Fixed(f"{node.name} ({node.op}) needs every hidden channel")
+    flow.pin(flow.axis(node.inputs[1], 0), fixed.reason)
+    for name in node.inputs[2:]:
+        for axis in flow.axes(name):
+            flow.pin(axis, fixed.reason)
+    steps = flow.pin(steps, f"{node.name} ({node.op}) goes through it step by step")
+    return (batch, fixed) if node.attributes.get("gives") == "cell" else (batch, steps, fixed)
 
 
 def _produced(flow: ChannelFlow, node: Node) -> Labels:
@@ -341,40 +354,16 @@ def _opaque(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
 
 _ELEMENTWISE = (
     *(Op.RELU, Op.RELU6, Op.LEAKY_RELU, Op.ELU, Op.GELU, Op.SIGMOID, Op.TANH, Op.HARDSWISH, Op.SOFTPLUS, Op.MISH),
-    *(
-        Op.CLAMP,
-        Op.EXP,
-        Op.LOG,
-        Op.SQRT,
-        Op.RSQRT,
-        Op.ABS,
-        Op.NEG,
-        Op.SIN,
-        Op.COS,
-        Op.FLOOR,
-        Op.CEIL,
-        Op.ROUND,
-        Op.SIGN,
-    ),
-    *(Op.ERF, Op.CAST, Op.REQUANTIZE, Op.LOGICAL_NOT),
+    *(Op.CLAMP, Op.EXP, Op.LOG, Op.SQRT, Op.RSQRT, Op.ABS, Op.NEG, Op.SIN, Op.COS, Op.FLOOR, Op.CEIL, Op.ROUND),
+    *(Op.SIGN, Op.ERF, Op.CAST, Op.REQUANTIZE, Op.LOGICAL_NOT),
 )
 _BROADCASTING = (
     *(Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.POW, Op.MINIMUM, Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL),
     *(Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND, Op.LOGICAL_OR, Op.PRELU),
 )
 _OPAQUE = (
-    *(
-        Op.LAYER_NORM,
-        Op.RMS_NORM,
-        Op.MATMUL,
-        Op.WHERE,
-        Op.ARGMAX,
-        Op.ARGMIN,
-        Op.CUMSUM,
-        Op.TOPK_VALUES,
-        Op.TOPK_INDICES,
-    ),
-    *(Op.EXPAND, Op.GATHER, Op.GATHER_ELEMENTS, Op.DEPTH_TO_SPACE, Op.SPACE_TO_DEPTH),
+    *(Op.LAYER_NORM, Op.RMS_NORM, Op.MATMUL, Op.WHERE, Op.ARGMAX, Op.ARGMIN, Op.CUMSUM, Op.TOPK_VALUES),
+    *(Op.TOPK_INDICES, Op.EXPAND, Op.GATHER, Op.GATHER_ELEMENTS, Op.DEPTH_TO_SPACE, Op.SPACE_TO_DEPTH),
 )
 
 CHANNEL_RULES: dict[Op, ChannelRule] = {
@@ -387,6 +376,7 @@ CHANNEL_RULES: dict[Op, ChannelRule] = {
     **dict.fromkeys((Op.MAX_POOL2D, Op.AVG_POOL2D, Op.RESIZE), _pool2d),
     Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
     Op.LINEAR: _linear,
+    **dict.fromkeys(RECURRENT, _recurrent),
     Op.BATCH_NORM: _batch_norm,
     Op.RESHAPE: _reshape,
     Op.PERMUTE: _permute,

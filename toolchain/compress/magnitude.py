@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.compress.tables import format_table
-from toolchain.graph import WEIGHTED, Graph, Structure
+from toolchain.graph import Graph, Structure, weight_inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class MagnitudePlan:
 
 def weight_names(graph: Graph) -> list[str]:
     """The constant weights of the ops that have one, in the order of the graph."""
-    names = (node.inputs[1] for node in graph.nodes if node.op in WEIGHTED)
+    names = (node.inputs[at] for node in graph.nodes for at in weight_inputs(node.op))
     return list(dict.fromkeys(name for name in names if graph.is_constant(name)))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from toolchain.engine.recurrent import gru, lstm, rnn
 from toolchain.graph import Node, Op
 
 Evaluation: TypeAlias = Callable[..., Tensor]
@@ -202,6 +203,9 @@ EVALUATIONS: dict[Op, Evaluation] = {
     Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
     Op.CONV_TRANSPOSE2D: _conv_transpose2d,
     Op.LINEAR: lambda node, x, weight, bias=None: F.linear(x, weight, bias),
+    Op.LSTM: lstm,
+    Op.GRU: gru,
+    Op.RNN: rnn,
     Op.BATCH_NORM: _batch_norm,
     Op.LAYER_NORM: _layer_norm,
     Op.RMS_NORM: _rms_norm,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from toolchain.engine.run import run
-from toolchain.graph import WEIGHTED, Codebook, Graph, Op, Structure
+from toolchain.graph import WEIGHTED, Codebook, Graph, Op, Structure, weight_inputs
 from toolchain.quantization import QUANTIZATION_RULES, AffineParams
 
 _BATCH_NORM_STATISTICS = slice(3, 5)
@@ -48,12 +48,12 @@ class GraphModule(nn.Module):
         }
         self._indices = {n: torch.from_numpy(b.indices.astype(np.int64)) for n, b in self.structure.codebooks.items()}
         self._weights = {
-            node.inputs[1] for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in self.params
+            node.inputs[at] for node in graph.nodes for at in weight_inputs(node.op) if node.inputs[at] in self.params
         }
         self._floors = {name: _scale_floor(graph.constants[name], self.params[name]) for name in self._weights}
         self._operands = _operands(graph, self.params, self._weights)
         self._corrections = {name: torch.from_numpy(np.array(c)) for name, c in (corrections or {}).items()}
-        self._rounded = _rounded_activations(graph, self.params)
+        self._rounded = rounded_activations(graph, self.params)
         statistics = {
             n for node in graph.nodes if node.op is Op.BATCH_NORM for n in node.inputs[_BATCH_NORM_STATISTICS]
         }
@@ -75,7 +75,7 @@ class GraphModule(nn.Module):
         if name in self._corrections:
             return tensor + self._corrections[name].to(tensor.device)
         if name in self._operands:
-            return _fake_tensor(tensor, self.params[name])
+            return fake_quantize(tensor, self.params[name])
         if name in self._weights:
             return _fake_weight(tensor, self.params[name], self._floors[name])
         return tensor
@@ -105,7 +105,7 @@ class GraphModule(nn.Module):
         params = self._rounded.get(name)
         if params is None:
             return value
-        return _fake_tensor(value, params)
+        return fake_quantize(value, params)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def _register(root: nn.Module, name: str, tensor: Tensor, *, trainable: bool) ->
     return _Leaf(owner, leaf)
 
 
-def _rounded_activations(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:
+def rounded_activations(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:
     """Activations that get a grid: all quantized ones but those that an op merely moved from another on the same
     grid."""
     moved = {
@@ -175,6 +175,7 @@ def _fake_weight(weight: Tensor, params: AffineParams, floor: Tensor) -> Tensor:
     return torch.fake_quantize_per_channel_affine(weight, scale, zeros, params.axis, params.q_min, params.q_max)
 
 
-def _fake_tensor(constant: Tensor, params: AffineParams) -> Tensor:
+def fake_quantize(value: Tensor, params: AffineParams) -> Tensor:
+    """`value` rounded to the grid of per-tensor `params`, in its own float type."""
     scale, zero = float(params.scale.max()), int(params.zero_point.flat[0])
-    return torch.fake_quantize_per_tensor_affine(constant, scale, zero, params.q_min, params.q_max)
+    return torch.fake_quantize_per_tensor_affine(value, scale, zero, params.q_min, params.q_max)

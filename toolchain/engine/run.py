@@ -63,14 +63,21 @@ def runnable_batches(graph: Graph, batches: Iterable[Sequence[np.ndarray]]) -> I
 
 
 def predict(graph: Graph, batches: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
-    """Float outputs over all batches, concatenated on axis 0."""
+    """Float outputs over all batches, concatenated on axis 0; of an output without axes, one value a run where there
+    are several."""
     constants = as_tensors(graph.constants)
     with torch.inference_mode(), one_thread():
         rows = [
             [o.numpy() for o in run(graph, to_tensors(b), constants=constants)]
             for b in runnable_batches(graph, batches)
         ]
-    return [np.concatenate(column) for column in zip(*rows, strict=True)]
+    return [_joined(column) for column in zip(*rows, strict=True)]
+
+
+def _joined(column: Sequence[np.ndarray]) -> np.ndarray:
+    if len(column) == 1:
+        return column[0]
+    return np.concatenate(column) if column[0].ndim else np.stack(column)
 
 
 def activations(graph: Graph, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

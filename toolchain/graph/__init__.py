@@ -6,13 +6,14 @@ from toolchain.graph.finding import Finding
 from toolchain.graph.fold import fold, fold_structure
 from toolchain.graph.graph import Graph, subgraph, sweep
 from toolchain.graph.node import Node, unsupported
-from toolchain.graph.ops import WEIGHTED, Op
+from toolchain.graph.ops import RECURRENT, WEIGHTED, Op, weight_inputs
 from toolchain.graph.structure import Codebook, Structure
 from toolchain.graph.text import format_graph, parse_graph
 from toolchain.graph.types import DType, Source, TensorType, Value
 
 __all__ = [
     "BATCHES",
+    "RECURRENT",
     "WEIGHTED",
     "Codebook",
     "DType",
@@ -32,5 +33,6 @@ __all__ = [
     "subgraph",
     "sweep",
     "unsupported",
+    "weight_inputs",
     "with_batch",
 ]

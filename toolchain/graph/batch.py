@@ -11,7 +11,7 @@ from dataclasses import replace
 from toolchain.errors import UnsupportedError
 from toolchain.graph.graph import Graph
 from toolchain.graph.node import Node, unsupported
-from toolchain.graph.ops import Op
+from toolchain.graph.ops import RECURRENT, Op
 from toolchain.graph.types import TensorType, Value
 
 BATCHES = (2, 3)
@@ -94,6 +94,13 @@ def _multiplies(graph: Graph, node: Node) -> bool:
     return graph.types[node.output].rank == 2 or batches != [graph.types[node.output].shape[:1]] * len(batches)
 
 
+def _starts_apart(graph: Graph, node: Node) -> bool:
+    """Samples that start from constant states of their own, or all from one that is computed."""
+    batch = graph.types[node.inputs[0]].shape[0]
+    rows = [(graph.types[name].shape[0], graph.is_constant(name)) for name in node.inputs[5:]]
+    return any(count > 1 if is_constant else count != batch for count, is_constant in rows)
+
+
 _MIXES: dict[Op, Callable[[Graph, Node], bool]] = {
     **dict.fromkeys((Op.SOFTMAX, Op.LOG_SOFTMAX, Op.CONCAT, Op.ARGMAX, Op.ARGMIN, Op.CUMSUM), _axis_is_0),
     **dict.fromkeys((Op.TOPK_VALUES, Op.TOPK_INDICES, Op.GATHER_ELEMENTS), _axis_is_0),
@@ -105,6 +112,7 @@ _MIXES: dict[Op, Callable[[Graph, Node], bool]] = {
     Op.PAD: lambda graph, node: bool(node["amounts"][0] or node["amounts"][len(node["amounts"]) // 2]),
     Op.GATHER: _gathers,
     Op.MATMUL: _multiplies,
+    **dict.fromkeys(RECURRENT, _starts_apart),
     Op.LINEAR: lambda graph, node: graph.types[node.inputs[0]].rank == 1,
 }
 """Ops that mix samples, and when; all others leave axis 0 as it is."""

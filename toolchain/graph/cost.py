@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from toolchain.graph.graph import Graph
 from toolchain.graph.node import Node
-from toolchain.graph.ops import Op
+from toolchain.graph.ops import RECURRENT, Op
 from toolchain.graph.types import TensorType
 
 CostRule: TypeAlias = Callable[[Node, list[TensorType], TensorType], int]
@@ -82,6 +82,11 @@ def _linear(node: Node, given: list[TensorType], result: TensorType) -> int:
     return result.elements * given[1].shape[1]
 
 
+def _recurrent(node: Node, given: list[TensorType], result: TensorType) -> int:
+    (batch, steps, _), weight, recurrent_weight = given[0].shape, given[1], given[2]
+    return batch * steps * (weight.elements + recurrent_weight.elements)
+
+
 def _per_result(node: Node, given: list[TensorType], result: TensorType) -> int:
     return result.elements
 
@@ -124,5 +129,6 @@ COST_RULES: dict[Op, CostRule] = {
     **dict.fromkeys((Op.CONV2D, Op.DEPTHWISE_CONV2D), _convolution),
     Op.CONV_TRANSPOSE2D: _conv_transpose,
     Op.LINEAR: _linear,
+    **dict.fromkeys(RECURRENT, _recurrent),
     Op.MATMUL: _matmul,
 }

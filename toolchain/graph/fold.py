@@ -19,6 +19,7 @@ import numpy as np
 
 from toolchain.graph.blocks import order_blocks, reordered_constants
 from toolchain.graph.graph import Graph, unique_name
+from toolchain.graph.moves import merge_permutes
 from toolchain.graph.node import Node
 from toolchain.graph.ops import ACTIVATIONS, WEIGHTED, Op
 from toolchain.graph.sequences import keep_images
@@ -248,6 +249,7 @@ _BROADCASTING = frozenset(
 
 _REWRITES: tuple[Callable[[Graph], Graph], ...] = (
     _drop_identities,
+    merge_permutes,
     keep_images,
     _widen_batch_norms,
     _fold_batch_norms,

@@ -27,6 +27,10 @@ class Op(StrEnum):
     DEPTHWISE_CONV2D = "depthwise_conv2d"
     CONV_TRANSPOSE2D = "conv_transpose2d"
     LINEAR = "linear"
+    # recurrent layers
+    LSTM = "lstm"
+    GRU = "gru"
+    RNN = "rnn"
     # norms
     BATCH_NORM = "batch_norm"
     LAYER_NORM = "layer_norm"
@@ -133,6 +137,9 @@ _CONVOLUTION = _WINDOW | {"dilation": (1, 1)} | _FUSABLE
 _REDUCTION: dict[str, Attribute | None] = {"axes": None, "keepdim": False}
 _BLOCKS: dict[str, Attribute | None] = {"block": None, "channels_first": True}
 
+_RECURRENT = ("input", "weight", "recurrent_weight", "bias", "recurrent_bias", "hidden?")
+_DIRECTION: dict[str, Attribute | None] = {"reverse": False}
+
 _UNARY = Signature(("input",))
 _BINARY = Signature(("left", "right"))
 _COMPARISON = Signature(("left", "right"), dtype=DType.BOOL)
@@ -150,6 +157,13 @@ SIGNATURES: dict[Op, Signature] = {
     ),
     # input (..., C_in), weight (C_out, C_in), bias (C_out,)
     Op.LINEAR: Signature(("input", "weight", "bias?"), _FUSABLE),
+    # one layer and direction over (N, T, C): hidden states (N, T, H) of all steps. `reverse` goes through time
+    # backwards, each state at its own step. Weights (G H, C) and (G H, H), biases (G H,) of the G gates in torch's
+    # order: i, f, g, o of an lstm, r, z, n of a gru. States before the first step (N, H), (1, H) for all, or zeros
+    Op.GRU: Signature(_RECURRENT, _DIRECTION),
+    Op.RNN: Signature(_RECURRENT, _DIRECTION | {"nonlinearity": "tanh"}),
+    # `gives` is hidden, or cell for c after the last step, (N, H)
+    Op.LSTM: Signature((*_RECURRENT, "cell?"), _DIRECTION | {"gives": "hidden"}),
     # channel axis is 1; four vectors (C,)
     Op.BATCH_NORM: Signature(("input", "weight", "bias", "mean", "variance"), {"epsilon": 1e-5}),
     # over `axes`, the last ones; weight and bias, both or none, have the shape of these axes
@@ -248,3 +262,14 @@ SIGNATURES: dict[Op, Signature] = {
 
 WEIGHTED = frozenset({Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.CONV_TRANSPOSE2D, Op.LINEAR})
 """Ops whose second input is a weight and whose third, if any, is a bias; output channels are the weight's axis 0."""
+
+RECURRENT = frozenset({Op.LSTM, Op.GRU, Op.RNN})
+"""Ops that go through a sequence step by step."""
+
+GATES = {Op.LSTM: 4, Op.GRU: 3, Op.RNN: 1}
+"""How many rows for each hidden channel the weights of a recurrent op have."""
+
+
+def weight_inputs(op: Op) -> range:
+    """Positions of the inputs that are weights, output channels along axis 0."""
+    return range(1, 3) if op in RECURRENT else range(1, 2) if op in WEIGHTED else range(0)

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from toolchain.graph.node import Node, unsupported
-from toolchain.graph.ops import SIGNATURES, Op
+from toolchain.graph.ops import GATES, RECURRENT, SIGNATURES, Op
 from toolchain.graph.types import DType, Shape, TensorType, Value
 
 ShapeRule: TypeAlias = Callable[[Node, list[TensorType]], Shape]
@@ -76,6 +76,17 @@ def _linear(node: Node, given: list[TensorType]) -> Shape:
     if given[0].shape[-1] != fan_in:
         raise ValueError(f"the last axis must be {fan_in}")
     return (*given[0].shape[:-1], features)
+
+
+def _recurrent(node: Node, given: list[TensorType]) -> Shape:
+    (batch, steps, channels), (rows, fan_in), (others, hidden) = (kind.shape for kind in given[:3])
+    if channels != fan_in or not rows == others == GATES[node.op] * hidden:
+        raise ValueError(f"weights of {given[1].shape} and {given[2].shape} for {channels} channels")
+    if any(kind.shape != (rows,) for kind in given[3:5]):
+        raise ValueError(f"biases must be of shape {(rows,)}")
+    if any(kind.shape not in ((batch, hidden), (1, hidden)) for kind in given[5:]):
+        raise ValueError(f"states must be of shape {(batch, hidden)}")
+    return (batch, hidden) if node.attributes.get("gives") == "cell" else (batch, steps, hidden)
 
 
 def _pool2d(node: Node, given: list[TensorType]) -> Shape:
@@ -223,6 +234,7 @@ SHAPE_RULES: dict[Op, ShapeRule] = {
     Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
     Op.CONV_TRANSPOSE2D: _conv_transpose2d,
     Op.LINEAR: _linear,
+    **dict.fromkeys(RECURRENT, _recurrent),
     Op.LAYER_NORM: _norm,
     Op.RMS_NORM: _norm,
     Op.PRELU: _prelu,

@@ -228,7 +228,8 @@ def _largest(graph: Graph, name: str, given: Mapping[str, np.ndarray]) -> np.nda
     weight = graph.constants[name]
     bound: np.ndarray = np.abs(weight.reshape(len(weight), -1)).max(axis=1).astype(np.float64)
     bound = np.broadcast_to(given.get(name, bound), bound.shape)
-    return np.maximum(bound, bound.max() * _SCALE_SPREAD)
+    spread: np.ndarray = np.maximum(bound, bound.max() * _SCALE_SPREAD)
+    return spread
 
 
 def _untie_biases(graph: Graph) -> Graph:

@@ -46,8 +46,8 @@ def find_float_nodes(
     found = {node.output: _why_float(node) for node in graph.nodes if _has_no_kernel(graph, node)}
     for node in graph.nodes:
         chosen = numbers.get(node.output)
-        # what moves integers loses nothing by it
-        rounds = QUANTIZATION_RULES[node.op].rounds and _is_real(graph, node)
+        # what moves integers loses nothing by it, unless it joins tensors that want scales of their own
+        rounds = (QUANTIZATION_RULES[node.op].rounds or node.op is Op.CONCAT) and _is_real(graph, node)
         if chosen and NUMBERS[chosen].activation is None and rounds:
             found.setdefault(node.output, KEPT)
     dtypes = node_dtypes(graph, activations, numbers)

@@ -7,7 +7,7 @@ correction)`. The graph itself keeps its float meaning, so that float files and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -16,7 +16,7 @@ import numpy as np
 
 from toolchain.errors import UnsupportedError
 from toolchain.graph import DType, Graph, Node, subgraph
-from toolchain.quantization.affine import AffineParams, half, quantize
+from toolchain.quantization.affine import AffineParams, dequantize, half, quantize
 from toolchain.quantization.scheme import Reals
 
 
@@ -93,6 +93,19 @@ class QuantizedGraph:
         corrections = {name: c for name, c in self.corrections.items() if name in part.constants}
         float_nodes = {name: why for name, why in self.float_nodes.items() if name in part.types}
         return QuantizedGraph(part, params, corrections, float_nodes, self.reals)
+
+
+def quantize_inputs(model: QuantizedGraph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Float inputs as the integers the specification asks for."""
+    pairs = zip(model.graph.input_names, inputs, strict=True)
+    return [quantize(array, model.params[name]) if name in model.params else array for name, array in pairs]
+
+
+def dequantize_outputs(model: QuantizedGraph, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Float values of outputs as a runtime gave them, integers or floats already."""
+    params = [model.params.get(name) for name in model.graph.outputs]
+    pairs = zip(outputs, params, strict=True)
+    return [out if p is None or out.dtype.kind == "f" else dequantize(out, p) for out, p in pairs]
 
 
 def clamp_is_implied(params: AffineParams, activation: str) -> bool:

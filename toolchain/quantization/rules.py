@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from toolchain.graph.ops import Op
+from toolchain.graph.ops import RECURRENT, Op
 
 
 class Kind(StrEnum):
@@ -46,6 +46,8 @@ _EXACT = QuantizationRule(Kind.EXACT)
 
 QUANTIZATION_RULES: dict[Op, QuantizationRule] = {
     **dict.fromkeys((Op.CONV2D, Op.DEPTHWISE_CONV2D, Op.CONV_TRANSPOSE2D, Op.LINEAR), _WEIGHTED),
+    # onnxruntime has no integer kernels; in integers, every step adds its rounding to those before
+    **dict.fromkeys(RECURRENT, _FLOAT),
     # a batch norm is one of an image once folded, and then a convolution
     **dict.fromkeys((Op.BATCH_NORM, Op.LAYER_NORM, Op.RMS_NORM), _FLOAT),
     **dict.fromkeys((Op.RELU, Op.RELU6, Op.LEAKY_RELU, Op.PRELU, Op.HARDSWISH, Op.CLAMP), _OWN),

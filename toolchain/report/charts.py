@@ -30,13 +30,12 @@ WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1096, 62, 46, 4, 24
 
 TEXT_PX = 12
 
-COLOURS = {
-    name: f"#{number:06x}"
-    for number, name in enumerate(("ink", "muted", "line", "main", "second", "band", "worst"), start=1)
-}
+_PAGE = ("ink", "muted", "line", "main", "second", "band", "worst")
+CAUSES = ("channels", "outliers", "bias", "weights", "result", "saturation", "shared")
+COLOURS = {name: f"#{number:06x}" for number, name in enumerate((*_PAGE, *CAUSES), start=1)}
 """What matplotlib draws in stands for the page's colours of that name, which follow light and dark."""
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same layout on every machine
     "font.size": TEXT_PX,
     "text.color": COLOURS["ink"],
@@ -67,9 +66,9 @@ _HEADROOM = 1.2
 
 def draw_charts(layers: Sequence[Layer]) -> dict[str, Markup]:
     """An `<svg>` each for `error`, `cost` and `range`, without those that nothing was measured for."""
-    layers = [{**layer, "name": _printable(layer["name"])} for layer in layers]
+    layers = [{**layer, "name": printable(layer["name"])} for layer in layers]
     # whatever style the process draws its own pictures in, the same facts give the same page
-    with style.context(_STYLE, after_reset=True), warnings.catch_warnings():
+    with style.context(STYLE, after_reset=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the browser's fonts will have it
         return {
             name: draw(layers)
@@ -84,28 +83,28 @@ def draw_charts(layers: Sequence[Layer]) -> dict[str, Markup]:
 
 def _draw_errors(layers: Sequence[Layer]) -> Markup:
     """SQNR of every tensor, the worst one marked."""
-    figure, (axes,) = _sheet(layers, 170)
+    figure, (axes,) = make_sheet(layers, 170)
     worst, top = worst_layer(layers), top_db(layers)
     found = [(index, layer) for index, layer in enumerate(layers) if layer["sqnr_db"] is not None]
     heights = {index: min(max(layer["sqnr_db"], 0.5), top) for index, layer in found}
     bars = [
         (index, 0.0, heights[index], "worst" if layer is worst else "main", _error_tip(layer)) for index, layer in found
     ]
-    _draw_bars(axes, len(layers), bars)
+    draw_bars(axes, len(layers), bars)
     axes.set_ylim(0, top * _HEADROOM)
     ticks = range(0, int(top) + 1, 10 if top <= 40 else 20)
     axes.set_yticks(ticks, [f"{db} dB" for db in ticks])
     ranked = sorted(found, key=lambda spot: float(spot[1]["sqnr_db"]))
-    for index, layer in _apart(ranked[: _few(layers)], len(layers)):
+    for index, layer in keep_apart(ranked[: name_few(layers)], len(layers)):
         colour = "worst" if layer is worst else "ink"
-        text = f"{_label(index, layer, 18)}, {format_db(layer['sqnr_db'])}"
-        _point_at(axes, (index, heights[index], len(layers)), text, colour)
-    return _inline(figure, "SQNR of each layer")
+        text = f"{number_and_name(index, layer, 18)}, {format_db(layer['sqnr_db'])}"
+        point_at(axes, (index, heights[index], len(layers)), text, colour)
+    return inline_svg(figure, "SQNR of each layer")
 
 
 def _draw_costs(layers: Sequence[Layer]) -> Markup:
     """Multiply-adds upwards, bytes of weights downwards."""
-    figure, (above, below) = _sheet(layers, 240, rows=2)
+    figure, (above, below) = make_sheet(layers, 240, rows=2)
     most = largest(layers, "weight_bytes")
     divisor, unit = next((s, u) for s, u in ((2**20, "MiB"), (2**10, "KiB"), (1, "B")) if most >= s)
     sides = (
@@ -116,42 +115,42 @@ def _draw_costs(layers: Sequence[Layer]) -> Markup:
         found = [(index, layer) for index, layer in enumerate(layers) if layer[key]]
         tips = [f"{layer['name']} ({layer['op']}): {text(layer[key])} {words}" for _, layer in found]
         bars = [(i, 0.0, layer[key] / size, colour, tip) for (i, layer), tip in zip(found, tips, strict=True)]
-        _draw_bars(axes, len(layers), bars)
+        draw_bars(axes, len(layers), bars)
         end = _HEADROOM * largest(layers, key) / size
         axes.set_ylim(*((end, 0) if is_down else (0, end)))
         axes.yaxis.set_major_locator(MaxNLocator(3, prune="upper"))
         ranked = sorted(found, key=lambda spot: -spot[1][key])
-        large = [spot for spot in ranked[: _few(layers)] if spot[1][key] > ranked[0][1][key] / 2]
-        for index, layer in _apart(large, len(layers)):
-            label = f"{_label(index, layer, 18)}, {text(layer[key])}"
-            _point_at(axes, (index, layer[key] / size, len(layers)), label, "ink", is_down=is_down)
+        large = [spot for spot in ranked[: name_few(layers)] if spot[1][key] > ranked[0][1][key] / 2]
+        for index, layer in keep_apart(large, len(layers)):
+            label = f"{number_and_name(index, layer, 18)}, {text(layer[key])}"
+            point_at(axes, (index, layer[key] / size, len(layers)), label, "ink", is_down=is_down)
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_count(value)))
     below.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} {unit}" if value else ""))
     below.spines["bottom"].set_visible(False)
-    return _inline(figure, "multiply-adds and weight bytes of each layer")
+    return inline_svg(figure, "multiply-adds and weight bytes of each layer")
 
 
 def _draw_ranges(layers: Sequence[Layer]) -> Markup:
     """What each tensor's integers can hold, and what was seen inside or outside."""
-    figure, (axes,) = _sheet(layers, 220)
+    figure, (axes,) = make_sheet(layers, 220)
     scale = range_scale(layers)
     axes.set_yscale("asinh", linear_width=scale.unit)
-    _draw_bars(axes, len(layers), _range_bars(layers))
+    draw_bars(axes, len(layers), _range_bars(layers))
     axes.set_ylim(scale.value(-0.04), scale.value(_HEADROOM))
     axes.set_yticks(scale.ticks(), [format_real(value) for value in scale.ticks()])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.axhline(0, color=COLOURS["muted"], linewidth=1)
     axes.spines["bottom"].set_visible(False)
     outside = [spot for spot in enumerate(layers) if leaves_range(spot[1])]
-    for index, layer in _apart(sorted(outside, key=lambda spot: -_excess(spot[1])), len(layers)):
-        text = f"{_label(index, layer, 18)} saw {format_real(_furthest(layer))}"
-        _point_at(axes, (index, layer["seen_high"], len(layers)), text, "worst")
+    for index, layer in keep_apart(sorted(outside, key=lambda spot: -_excess(spot[1])), len(layers)):
+        text = f"{number_and_name(index, layer, 18)} saw {format_real(_furthest(layer))}"
+        point_at(axes, (index, layer["seen_high"], len(layers)), text, "worst")
     held = [spot for spot in enumerate(layers) if spot[1]["range_high"] is not None and not outside]
-    widest = sorted(held, key=lambda spot: -_width(spot[1]))[: _few(layers)]
-    for index, layer in _apart(widest, len(layers)):
-        text = f"{_label(index, layer, 14)}, {_range_text(layer, 'range')}"
-        _point_at(axes, (index, layer["range_high"], len(layers)), text, "ink")
-    return _inline(figure, "range of each activation")
+    widest = sorted(held, key=lambda spot: -_width(spot[1]))[: name_few(layers)]
+    for index, layer in keep_apart(widest, len(layers)):
+        text = f"{number_and_name(index, layer, 14)}, {_range_text(layer, 'range')}"
+        point_at(axes, (index, layer["range_high"], len(layers)), text, "ink")
+    return inline_svg(figure, "range of each activation")
 
 
 def _range_bars(layers: Sequence[Layer]) -> list[tuple[int, float, float, str, str]]:
@@ -164,7 +163,7 @@ def _range_bars(layers: Sequence[Layer]) -> list[tuple[int, float, float, str, s
     return bars
 
 
-def _sheet(layers: Sequence[Layer], height: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
+def make_sheet(layers: Sequence[Layer], height: int, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A picture whose axes lie at the same place in every chart, a layer at each whole number."""
     count = max(len(layers), 1)
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, facecolor="none")
@@ -180,12 +179,12 @@ def _sheet(layers: Sequence[Layer], height: int, rows: int = 1) -> tuple[Figure,
     room = int(step * (WIDTH - LEFT - RIGHT) / count / 6) - 3  # letters beside a number, 6 pixels each
     ticks = list(enumerate(layers))[::step]
     axes[-1].set_xlim(-0.5, count - 0.5)
-    places, named = [index for index, _ in ticks], [_label(i, layer, min(room, 22)) for i, layer in ticks]
+    places, named = [index for index, _ in ticks], [number_and_name(i, layer, min(room, 22)) for i, layer in ticks]
     axes[-1].set_xticks(places, named)
     return figure, axes
 
 
-def _draw_bars(axes: Axes, count: int, bars: Sequence[tuple[int, float, float, str, str]]) -> None:
+def draw_bars(axes: Axes, count: int, bars: Sequence[tuple[int, float, float, str, str]]) -> None:
     """A bar for each (layer, start, length, colour, tip)."""
     if not bars:
         return
@@ -196,7 +195,7 @@ def _draw_bars(axes: Axes, count: int, bars: Sequence[tuple[int, float, float, s
         patch.set_gid(_TIP + tip)
 
 
-def _point_at(axes: Axes, place: tuple[int, float, int], text: str, colour: str, *, is_down: bool = False) -> None:
+def point_at(axes: Axes, place: tuple[int, float, int], text: str, colour: str, *, is_down: bool = False) -> None:
     """Text in the headroom, a line from it to the end of a bar: `place` is (layer, end, count of layers)."""
     index, value, count = place
     side = "left" if index < 0.7 * count else "right"
@@ -219,7 +218,7 @@ def _point_at(axes: Axes, place: tuple[int, float, int], text: str, colour: str,
     )
 
 
-def _apart(ranked: Iterable[tuple[int, Layer]], count: int) -> Spots:
+def keep_apart(ranked: Iterable[tuple[int, Layer]], count: int) -> Spots:
     """Each of `ranked` that lies so far from those before it that their names cannot meet."""
     kept: list[tuple[int, Layer]] = []
     for index, layer in ranked:
@@ -228,12 +227,12 @@ def _apart(ranked: Iterable[tuple[int, Layer]], count: int) -> Spots:
     return kept
 
 
-def _few(layers: Sequence[Layer]) -> int:
+def name_few(layers: Sequence[Layer]) -> int:
     """How many of the foremost layers may be named."""
     return max(1, len(layers) // 8)
 
 
-def _inline(figure: Figure, label: str) -> Markup:
+def inline_svg(figure: Figure, label: str) -> Markup:
     """The figure as an element of a page: nothing that points elsewhere, no colour or font of its own."""
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
@@ -295,12 +294,12 @@ def _furthest(layer: Layer) -> float:
     return float(layer["seen_low"] if below > above else layer["seen_high"])
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     """Without what XML cannot hold."""
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
 
 
-def _label(index: int, layer: Layer, length: int) -> str:
+def number_and_name(index: int, layer: Layer, length: int) -> str:
     """A layer's number, which finds it in the table, and as much of its name as there is room for."""
     return f"{index} {_short(layer['name'], length)}"
 

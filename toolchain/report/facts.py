@@ -13,16 +13,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolchain.graph import Graph
 from toolchain.pipeline import StageRun
 from toolchain.profiles import DeviceProfile
+from toolchain.report.diagnosis import diagnosis_facts
 from toolchain.report.layers import float_cost, graph_cost, layer_rows
 from toolchain.report.plain import finite, ratio, to_plain
 from toolchain.stages.states import ExportedModel
 from toolchain.targets import Target
 from toolchain.validation.results import Agreement, RuntimeResult, Validation
+
+if TYPE_CHECKING:
+    from toolchain.diagnosis.layers import Diagnosis
 
 SCHEMA = 1
 """Version of the facts' form: raised whenever a key changes its meaning or goes away."""
@@ -57,6 +61,7 @@ def report_facts(
     runs: Sequence[StageRun],
     validation: Validation,
     baseline: Sequence[FloatFile],
+    diagnosis: Diagnosis | None = None,
 ) -> dict[str, Any]:
     """The facts of one deployment. `baseline` may be empty; float bytes and speed-ups are null then."""
     before, after = float_cost(exported.reference), graph_cost(exported.graph, exported.params)
@@ -65,7 +70,7 @@ def report_facts(
         "model": _model(model_name, exported),
         "target": _target(target_name, target),
         "device": _device(target.device, profile, _used_savings(exported, before, after)),
-        "versions": _versions(),
+        "versions": versions(),
         "measured_on": _machine(),
         "stages": [_stage(run) for run in runs],
         "left_out": _left_out(target, runs),
@@ -81,6 +86,7 @@ def report_facts(
         "gates": [to_plain(verdict) for verdict in validation.verdicts],
         "missed": list(validation.missed),
         "layers": layer_rows(exported, {tensor.name: tensor for tensor in validation.tensors}),
+        "diagnosis": None if diagnosis is None else diagnosis_facts(diagnosis, exported.graph),
     }
 
 
@@ -131,7 +137,8 @@ def _used_savings(exported: ExportedModel, before: Mapping[str, int], after: Map
     }
 
 
-def _versions() -> dict[str, str | None]:
+def versions() -> dict[str, str | None]:
+    """What computed the facts: the toolchain and the libraries it stands on; None for what is not installed."""
     found: dict[str, str | None] = {}
     for name, distribution in _DISTRIBUTIONS.items():
         try:
@@ -159,6 +166,7 @@ def _stage(run: StageRun) -> dict[str, Any]:
         "resumed": run.resumed,
         "options": to_plain(record.options),
         "facts": to_plain(record.facts),
+        "part_seconds": to_plain(record.seconds),
     }
 
 

@@ -11,9 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from toolchain.errors import OptionError
-from toolchain.report import figures, units
+from toolchain.report import diagnosis, figures, units
 from toolchain.report.facts import SCHEMA
 from toolchain.report.headline import Facts, deployed, is_reference, measures
+from toolchain.report.ladder import find_ladder
 
 _GATES = {
     "op_steps": "one op against its exact integer meaning",
@@ -41,7 +42,7 @@ def render_html(facts: Facts) -> str:
             hint="deploy again, or render with the version that wrote them (see its versions.toolchain)",
         )
     layers = facts["layers"]
-    return _template().render(
+    return _template("report.html.j2").render(
         facts=facts,
         measures=measures(facts),
         files=deployed(facts["files"]),
@@ -50,11 +51,34 @@ def render_html(facts: Facts) -> str:
         charts=_charts(layers),
         worst=figures.worst_layer(layers),
         rows=_rows(facts),
+        ladder=find_ladder(facts),
+        **_diagnosis(facts.get("diagnosis")),
     )
 
 
+def render_diagnosis(facts: Facts) -> str:
+    """The page of a diagnosis alone; the same facts give the same bytes."""
+    return _template("diagnosis.html.j2").render(facts=facts, **_diagnosis(facts["diagnosis"]))
+
+
+def _diagnosis(found: Facts | None) -> dict[str, Any]:
+    """What the template shows of a diagnosis; nothing where none was made, or nothing is quantized."""
+    if not found or not found["layers"]:
+        return {"diagnosis": None}
+    from toolchain.report.charts import CAUSES
+    from toolchain.report.diagnosis_charts import draw_diagnosis
+
+    return {
+        "diagnosis": found,
+        "diagnosis_causes": [{**row, "colour": diagnosis.colour_of(row["cause"])} for row in found["causes"]],
+        "diagnosis_charts": draw_diagnosis(found),
+        "diagnosis_rows": diagnosis.page_rows(found),
+        "cause_colours": CAUSES,
+    }
+
+
 @cache
-def _template() -> Template:
+def _template(name: str) -> Template:
     environment = Environment(
         loader=PackageLoader("toolchain.report"),
         autoescape=True,
@@ -67,7 +91,7 @@ def _template() -> Template:
     environment.filters |= {"change": units.format_change, "options": format_options}
     environment.filters |= {"place": format_place, "breakable": breakable}
     environment.tests["reference"] = is_reference
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _charts(layers: list[Mapping[str, Any]]) -> dict[str, Markup]:

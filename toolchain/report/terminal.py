@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from toolchain.report.headline import Facts, measures, timed
+from toolchain.report.ladder import find_ladder
 from toolchain.report.progress import RichProgress
 from toolchain.report.units import format_seconds
 
@@ -27,6 +28,7 @@ def print_summary(facts: Facts, console: Console, paths: Sequence[Path] = ()) ->
     screen.print_title(facts)
     screen.print_measures(facts)
     screen.print_gates(facts)
+    screen.print_ladder(facts)
     screen.print_stages(facts)
     screen.print_paths(paths or [Path(file["name"]) for file in facts["files"]])
 
@@ -83,6 +85,18 @@ class _Screen:
 
         for note in facts["notes"]:
             self._console.print(self.text(note, "yellow"))
+
+    def print_ladder(self, facts: Facts) -> None:
+        ladder = find_ladder(facts)
+        if ladder is None:
+            return
+        self._console.print(self.text(ladder.title, "" if ladder.meets_goal else "yellow"))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for index, name in enumerate(ladder.header):
+            table.add_column(name, justify="right" if 0 < index < len(ladder.header) - 1 else "left")
+        for row in ladder.rows:
+            table.add_row(*(self.text(cell, "" if row.is_kept else "dim") for cell in row.cells))
+        self._console.print(Padding(table, (0, 0, 1, 2)))
 
     def print_stages(self, facts: Facts) -> None:
         runs = facts["stages"]

@@ -15,8 +15,8 @@ from toolchain.stages.states import CalibratedModel, TracedModel
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Stage[TracedModel, CalibratedModel]):
-    """Minimum, maximum and channel means of every activation over `samples`; `histograms` adds what percentile
-    ranges need.
+    """Extremes, channel means and a histogram of every activation over `samples`. Without `histograms` ranges can only
+    be minima and maxima, or moving averages of them; counting takes 2 to 8 % of running the model.
 
     Memory does not depend on the number of samples. Raises SampleError where a sample does not fit the model.
     """
@@ -26,7 +26,7 @@ class Calibrate(Stage[TracedModel, CalibratedModel]):
     gives = CalibratedModel
 
     samples: SampleSet
-    histograms: bool = False
+    histograms: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.samples, SampleSet):

@@ -2,65 +2,127 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
-from toolchain.errors import OptionError
+from toolchain.errors import OptionError, raise_collected
+from toolchain.fidelity import Metric
+from toolchain.formats.artifact import Format
+from toolchain.graph import DType
+from toolchain.ladder.goal import Goal
 from toolchain.progress import Progress
-from toolchain.quantization import NumberFormat, Scheme, TensorStatistics, assign_params
-from toolchain.quantization.correct import correct_biases
+from toolchain.quantization import NumberFormat, QuantizedGraph, Scheme
+from toolchain.quantization.range_methods import RangeMethod, choose_range
+from toolchain.samples import SampleSet
+from toolchain.stages.inputs import input_types
 from toolchain.stages.stage import Stage
 from toolchain.stages.states import CalibratedModel, QuantizedModel
 
+if TYPE_CHECKING:
+    from toolchain.ladder.climb import Climb
+    from toolchain.ladder.settings import Settings
 
-class RangeMethod(StrEnum):
-    """How an activation's range follows from its statistics."""
 
-    MINMAX = "minmax"
-    PERCENTILE = "percentile"
+class Method(StrEnum):
+    """How a network is rounded: as the options say, or by the ladder, which goes from cheap to dear as far as `goal`
+    needs."""
+
+    GIVEN = "given"
+    AUTO = "auto"
+
+
+class Rounding(StrEnum):
+    """How weights are rounded: to nearest; so that each layer's result changes least (second order); learned layer by
+    layer (AdaRound) or block by block (BRECQ)."""
+
+    NEAREST = "nearest"
+    SECOND_ORDER = "second_order"
+    LAYERS = "layers"
+    BLOCKS = "blocks"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Stage[CalibratedModel, QuantizedModel]):
     """Quantization after `scheme`, in the number format `numbers` (w8a8 is what the device asks for).
 
-    `percentile` is the share of values kept by the percentile method, in
-    percent; `correct_bias` takes the mean shift of rounded weights out of the biases.
+    `weight_bits` (2 to 8) narrows the integers of weights. `percentile` is the share of values that the percentile
+    method keeps, in percent; `equalise` brings channels near to each other first; `correct_bias` takes the mean shift
+    of rounded weights out of the biases; `rounding` says how weights are rounded. With `method = "auto"` these are
+    where the ladder starts: it climbs until `goal` is met on `samples`, judging the files of `formats` by `metric`
+    where one is given, and takes one of `alternatives` where nothing else helps. `most_bytes` is what all weights may
+    take: some get 4 bits then. `seconds` is about how long learning may last, `seed` what it draws from.
 
-    Raises UnsupportedError where an op has no integer kernel, OptionError where percentiles were not measured.
+    Raises UnsupportedError where an op has no integer kernel, OptionError where an option needs samples or histograms
+    that were not given.
     """
 
     name = "quantize"
     takes = (CalibratedModel,)
     gives = QuantizedModel
 
+    method: Method = Method.GIVEN
     scheme: Scheme = field(default_factory=Scheme)
     numbers: NumberFormat = NumberFormat.W8A8
+    weight_bits: int | None = None
     ranges: RangeMethod = RangeMethod.MINMAX
     percentile: float = 99.999
+    equalise: bool = False
     correct_bias: bool = True
+    rounding: Rounding = Rounding.NEAREST
+    samples: SampleSet | None = None
+    formats: tuple[Format, ...] = (Format.ONNX, Format.TFLITE)
+    goal: Goal = Goal(sqnr_db=20.0, score_drop=1.0)
+    metric: Metric | None = None
+    alternatives: tuple[NumberFormat, ...] = (NumberFormat.FLOAT32, NumberFormat.DYNAMIC_INT8)
+    most_bytes: int | None = None
+    seconds: float = 300.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
+        findings = []
         if not isinstance(self.percentile, (int, float)) or not 50 < self.percentile <= 100:
-            raise OptionError(f"percentile must lie in (50, 100], not {self.percentile!r}")
-        if self.ranges not in list(RangeMethod):
-            raise OptionError(f"ranges is {self.ranges!r}", hint=f"choose {' or '.join(RangeMethod)}")
-        if self.numbers not in list(NumberFormat):
-            raise OptionError(f"numbers is {self.numbers!r}", hint=f"choose {', '.join(NumberFormat)}")
+            findings.append(f"percentile must lie in (50, 100], not {self.percentile!r}")
+        choices = {"method": Method, "ranges": RangeMethod, "numbers": NumberFormat, "rounding": Rounding}
+        for name, known in choices.items():
+            if getattr(self, name) not in list(known):
+                findings.append(f"{name} is {getattr(self, name)!r}: choose {' or '.join(known)}")
+        if self.weight_bits is not None and (not isinstance(self.weight_bits, int) or not 2 <= self.weight_bits <= 8):
+            findings.append(f"weight_bits is {self.weight_bits!r}: give a whole number from 2 to 8")
+        if self.needs_samples and not isinstance(self.samples, SampleSet):
+            findings.append("samples are needed for this: give a SampleSet, or toolchain.samples_from(...)")
+        raise_collected(OptionError, "quantize cannot work with these options:", findings)
+
+    @property
+    def needs_samples(self) -> bool:
+        """Whether the stage looks at samples, or at statistics alone."""
+        measures = self.method == Method.AUTO or self.ranges == RangeMethod.AUTO
+        return measures or self.equalise or self.rounding != Rounding.NEAREST
+
+    def options(self) -> dict[str, Any]:
+        """Samples count only where they are looked at, and what the ladder works with only where it is climbed."""
+        found = super().options()
+        if not self.needs_samples:
+            found |= {"samples": None, "seed": 0, "seconds": 0.0}
+        if self.method != Method.AUTO:
+            found |= {"formats": None, "goal": None, "metric": None, "alternatives": None}
+        return found
 
     def _run(self, model: CalibratedModel, progress: Progress) -> QuantizedModel:
-        ranges = {name: self._range(statistics) for name, statistics in model.statistics.items()}
-        scheme = self.scheme.with_numbers(self.numbers)
-        quantized = assign_params(model.graph, ranges, scheme, model.structure)
-        if self.correct_bias:
-            means = {name: s.means for name, s in model.statistics.items() if s.means is not None}
-            quantized = correct_biases(quantized, means)
+        from toolchain.ladder.climb import Climb
+
+        settings = self._settings(model)
+        made = self._climb(model, settings, progress) if self.needs_samples else settings.quantized()
+        climbed, quantized = (made, made.model) if isinstance(made, Climb) else (None, made)
         per_channel = sum(p.axis is not None and p.zero_point.ndim == 1 for p in quantized.params.values())
-        facts = {
+        facts: dict[str, Any] = {
             "tensors": len(quantized.params),
             "per_channel": per_channel,
             "float_nodes": len(quantized.float_nodes),
         }
+        if climbed is not None:
+            facts |= {"goal": str(self.goal), "meets_goal": climbed.meets_goal}
+            facts["ladder"] = [rung.to_plain() for rung in climbed.rungs]
         return QuantizedModel(
             graph=quantized.graph,
             reference=model.reference,
@@ -69,13 +131,58 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
             corrections=quantized.corrections,
             float_nodes=quantized.float_nodes,
             reals=quantized.reals,
-            history=model.recorded(self, facts),
+            history=model.recorded(self, facts, {r.name: r.seconds for r in climbed.rungs} if climbed else {}),
         )
 
-    def _range(self, statistics: TensorStatistics) -> tuple[float, float]:
-        if self.ranges == RangeMethod.MINMAX:
-            return statistics.minmax()
+    def _settings(self, model: CalibratedModel) -> Settings:
+        from toolchain.ladder.settings import Settings
+
+        scheme = replace(self.scheme.with_numbers(self.numbers), weight_bits=self.weight_bits)
+        method = RangeMethod.MINMAX if self.ranges == RangeMethod.AUTO else self.ranges
         try:
-            return statistics.percentile(self.percentile)
+            ranges = {
+                name: choose_range(
+                    found,
+                    method,
+                    dtype=scheme.activation_dtype or DType.INT8,
+                    symmetric=scheme.activation_symmetric,
+                    percentile=self.percentile,
+                )
+                for name, found in model.statistics.items()
+            }
         except ValueError as error:
             raise OptionError(str(error), hint="set histograms = true in the calibrate stage") from error
+        return Settings(
+            graph=model.graph,
+            structure=model.structure,
+            statistics=model.statistics,
+            scheme=scheme,
+            ranges=ranges,
+            correct_bias=self.correct_bias,
+        )
+
+    def _climb(self, model: CalibratedModel, settings: Settings, progress: Progress) -> Climb | QuantizedGraph:
+        """Up the ladder, or the rungs that the options name and no other."""
+        from toolchain.ladder.climb import Footing, climb
+        from toolchain.ladder.judge import Judge
+        from toolchain.ladder.rungs import Means, make_rungs, take_rungs
+
+        assert self.samples is not None  # __post_init__ has seen to it
+        samples = self.samples.checked(input_types(model.graph))
+        means = Means(samples, self.goal, self.alternatives, self.seed, self.seconds, self.most_bytes, progress)
+        if self.method == Method.GIVEN:
+            return take_rungs(means, settings, self._asked()).model
+        judge = Judge(model.reference, samples, self.formats, self.metric)
+        start = replace(settings, correct_bias=False)
+        return climb(Footing(start, start.quantized()), make_rungs(means, judge), judge, self.goal, progress=progress)
+
+    def _asked(self) -> tuple[str, ...]:
+        """Names of the rungs that the options name."""
+        wanted = {
+            "measured ranges": self.ranges == RangeMethod.AUTO,
+            "equalisation": self.equalise,
+            "learned rounding": self.rounding == Rounding.SECOND_ORDER,
+            "rounding by layers": self.rounding == Rounding.LAYERS,
+            "rounding by blocks": self.rounding == Rounding.BLOCKS,
+        }
+        return tuple(name for name, is_wanted in wanted.items() if is_wanted)

@@ -5,6 +5,8 @@ The model a stage is given stays as it was. A stage never imports another.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -59,14 +61,32 @@ def state_names(states: Iterable[type]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (Enum, Path)):
-        return value.value if isinstance(value, Enum) else str(value)
+    if isinstance(value, Enum):
+        return value.value
     if isinstance(value, Mapping):
         return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, SampleSet):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return _named(value)
+
+
+def _named(value: Any) -> Any:
+    """What stands for a value that JSON has no form for."""
     if isinstance(value, SampleSet):
         return value.calibration_digest
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if callable(value):
+        name = getattr(value, "__qualname__", repr(value))
+        return f"{getattr(value, '__module__', '')}:{name} {_source_digest(value)}"
     return value
+
+
+def _source_digest(function: Any) -> str:
+    """Changes with what a user's function says, as far as its source can be found."""
+    try:
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return ""

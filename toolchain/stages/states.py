@@ -3,7 +3,7 @@
     TracedModel ──▶ CalibratedModel ──▶ QuantizedModel ──▶ ExportedModel
 
 Every state carries the float `reference` it started from (teacher of recovery, truth of validation), the `structure`
-that compression fixed, and its `history`. `digest` is the sha256 of everything `save` writes.
+that compression fixed, and its `history`. `digest` is the sha256 of everything `save` writes but seconds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import errno
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -36,8 +36,12 @@ if TYPE_CHECKING:
 
     from toolchain.stages.stage import Stage
 
-FORMAT = 1
+FORMAT = 2
 """Version of the saved form; a state saved by another is refused."""
+
+
+_STATISTICS_ARRAYS = ("means", "counts", "channel_min", "channel_max")
+_STATISTICS = tuple(f.name for f in fields(TensorStatistics) if f.name not in _STATISTICS_ARRAYS)
 
 
 class TorchModel:
@@ -46,11 +50,13 @@ class TorchModel:
 
 @dataclass(frozen=True)
 class Record:
-    """One stage in a model's history: its name, its options and what it found or did, as plain JSON values."""
+    """One stage in a model's history: its name, its options and what it found or did, as plain JSON values. `seconds`
+    is how long parts of it took; no two runs agree on that, so that it is no part of a model's digest."""
 
     stage: str
     options: Mapping[str, Any]
     facts: Mapping[str, Any]
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +74,11 @@ class Model:
         """A copy with `changes` and one more record in its history."""
         return replace(self, history=self.recorded(stage, facts), **changes)
 
-    def recorded(self, stage: Stage[Any, Any], facts: Mapping[str, Any]) -> tuple[Record, ...]:
-        return (*self.history, Record(stage.name, stage.options(), facts))
+    def recorded(
+        self, stage: Stage[Any, Any], facts: Mapping[str, Any], seconds: Mapping[str, float] | None = None
+    ) -> tuple[Record, ...]:
+        """The history with one more record."""
+        return (*self.history, Record(stage.name, stage.options(), facts, seconds or {}))
 
     def to_module(self) -> nn.Module:
         """The model as a `torch.nn.Module` to look at or to train: parameters named as in the user's `state_dict`,
@@ -91,19 +100,21 @@ class Model:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over everything `save` writes, as hex."""
+        """sha256 over everything `save` writes but the seconds, as hex."""
         digest = hashlib.sha256(self._json().encode())
         for name, content in self._stored.contents.items():
             digest.update(f"{name} {content}\n".encode())
         return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write `model.json` and `arrays.safetensors` into the existing, empty `folder`. Raises OSError."""
+        """Write `model.json`, `arrays.safetensors` and `seconds.json` into the existing, empty `folder`. Raises
+        OSError."""
         try:
             save_file(self._stored.arrays, Path(folder) / "arrays.safetensors")
         except SafetensorError as error:
             raise OSError(errno.EIO, str(error)) from error
         (Path(folder) / "model.json").write_text(self._json())
+        (Path(folder) / "seconds.json").write_text(json.dumps([dict(record.seconds) for record in self.history]))
 
     @cached_property
     def _stored(self) -> _Stored:
@@ -131,7 +142,10 @@ class Model:
             "graph": graph_from_plain(plain["graph"], _under("graph/", arrays)),
             "reference": graph_from_plain(plain["reference"], _under("reference/", arrays)),
             "structure": structure_from_arrays(arrays),
-            "history": tuple(Record(*entry) for entry in plain["history"]),
+            "history": tuple(
+                Record(stage, options, found, seconds)
+                for (stage, options, found), seconds in zip(plain["history"], plain["seconds"], strict=True)
+            ),
         }
 
 
@@ -151,21 +165,20 @@ class CalibratedModel(Model):
     statistics: Mapping[str, TensorStatistics]
 
     def _plain(self) -> dict[str, Any]:
-        found = {n: [s.minimum, s.maximum, s.elements, s.extent] for n, s in self.statistics.items()}
+        found = {n: {field: getattr(s, field) for field in _STATISTICS} for n, s in self.statistics.items()}
         return {**super()._plain(), "statistics": found}
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        counts = {f"counts/{n}": s.counts for n, s in self.statistics.items() if s.counts is not None}
-        means = {f"means/{n}": s.means for n, s in self.statistics.items() if s.means is not None}
-        return super()._arrays() | counts | means
+        held = {f"{field}/{n}": getattr(s, field) for n, s in self.statistics.items() for field in _STATISTICS_ARRAYS}
+        return super()._arrays() | {name: array for name, array in held.items() if array is not None}
 
     @classmethod
     def _fields(cls, plain: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        means, counts = _under("means/", arrays), _under("counts/", arrays)
-        statistics = {
-            name: TensorStatistics(low, high, elements, extent, means.get(name), counts.get(name))
-            for name, (low, high, elements, extent) in plain["statistics"].items()
-        }
+        statistics: dict[str, Any] = {name: dict(numbers) for name, numbers in plain["statistics"].items()}
+        for field_name in _STATISTICS_ARRAYS:
+            for name, array in _under(f"{field_name}/", arrays).items():
+                statistics[name][field_name] = array
+        statistics = {name: TensorStatistics(**held) for name, held in statistics.items()}
         return {**super()._fields(plain, arrays), "statistics": statistics}
 
 
@@ -258,6 +271,7 @@ def load(folder: Path) -> Model:
     """A state that `save` wrote. Raises OptionError where the folder is missing, damaged or of another version."""
     try:
         plain = json.loads((folder / "model.json").read_text())
+        plain["seconds"] = json.loads((folder / "seconds.json").read_text())
         arrays = load_file(folder / "arrays.safetensors")
         if plain["format"] != FORMAT:
             raise OptionError(f"saved by another version (format {plain['format']}, not {FORMAT})", where=str(folder))

@@ -27,6 +27,9 @@ class Trace(Stage[Any, TracedModel]):
     The inputs of the graph are the arrays in order, named after forward's arguments: `batch` for an array, `batch_mask`
     for the entry `mask` of a dict, `batch_0` for the first of a tuple.
 
+    Recurrent layers are one node each, which computes in float where all else is quantized; with `unroll_recurrent`
+    they are written out step by step in ops that have integer kernels, for devices that compute nothing in float.
+
     Raises UnsupportedError for data-dependent control flow and for ops outside the set, all of them at once.
     """
 
@@ -35,6 +38,7 @@ class Trace(Stage[Any, TracedModel]):
     gives = TracedModel
 
     example_inputs: Sequence[Any] | Mapping[str, Any] | None = None
+    unroll_recurrent: bool = False
 
     def __post_init__(self) -> None:
         if hasattr(self.example_inputs, "shape"):
@@ -47,7 +51,7 @@ class Trace(Stage[Any, TracedModel]):
 
         if self.example_inputs is None and not isinstance(model, ExportedProgram):
             raise OptionError("an nn.Module is traced with example inputs", hint="give Trace(example_inputs=(x,))")
-        graph = trace(model, self._given())
+        graph = trace(model, self._given(), unroll_recurrent=self.unroll_recurrent)
         if not graph.nodes:
             raise UnsupportedError("the model computes nothing: its outputs are its inputs", hint="check its forward")
         loose = [name for name in graph.outputs if graph.types[name].shape[:1] != graph.inputs[0].type.shape[:1]]
@@ -68,7 +72,8 @@ class Trace(Stage[Any, TracedModel]):
     def options(self) -> dict[str, Any]:
         """Shapes and dtypes stand for the example inputs: their values do not matter."""
         given = self._given()
-        return {"example_inputs": [] if given is None else _described(given)}
+        described = [] if given is None else _described(given)
+        return {"example_inputs": described, "unroll_recurrent": self.unroll_recurrent}
 
     def _given(self) -> tuple[Any, ...] | dict[str, Any] | None:
         return None if self.example_inputs is None else as_arrays(self.example_inputs)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from toolchain.fidelity import is_classes
 from toolchain.quantization import QuantizedGraph
-from toolchain.validation.metrics import is_classes
 from toolchain.validation.results import Agreement
 from toolchain.validation.tracks import Track, output_step
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from toolchain.engine.run import activations
 from toolchain.engine.simulate import Simulator
+from toolchain.fidelity import Comparison
 from toolchain.formats.artifact import Runner
-from toolchain.quantization import QuantizedGraph, dequantize, quantize
-from toolchain.validation.metrics import Comparison
+from toolchain.quantization import QuantizedGraph, dequantize, quantize_inputs
 from toolchain.validation.results import TensorResult
 
 
@@ -60,12 +60,6 @@ def op_steps(simulator: Simulator, tensors: Mapping[str, np.ndarray]) -> dict[st
             difference = np.abs(exact.astype(np.int64) - tensors[node.output].reshape(exact.shape))
             found[node.output] = int(difference.max(initial=0))
     return found
-
-
-def quantize_inputs(model: QuantizedGraph, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Float inputs as the integers the specification asks for."""
-    pairs = zip(model.graph.input_names, inputs, strict=True)
-    return [quantize(array, model.params[name]) if name in model.params else array for name, array in pairs]
 
 
 def _add_noise(

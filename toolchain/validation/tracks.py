@@ -9,17 +9,16 @@ from functools import partial
 import numpy as np
 
 from toolchain.errors import OptionError, UnsupportedError
+from toolchain.fidelity import Comparison
 from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner, read_onnx
 from toolchain.formats.onnx.external import SUFFIX as DATA_SUFFIX
 from toolchain.formats.tflite import TfliteRunner, read_tflite
 from toolchain.graph import DType, Graph
-from toolchain.quantization import QuantizedGraph, dequantize
+from toolchain.quantization import QuantizedGraph, dequantize_outputs, quantize_inputs
 from toolchain.samples import Batch
 from toolchain.stages.states import ExportedModel
 from toolchain.validation.latency import median_latency_ms
-from toolchain.validation.metrics import Comparison
-from toolchain.validation.tensors import quantize_inputs
 
 REFERENCE_SAMPLES = 8
 """Reference kernels are slow and only have to show the same integers: so many samples are enough."""
@@ -63,11 +62,7 @@ class Track:
 
     def real(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Float values of outputs as the runtime gave them."""
-        if not isinstance(self.model, QuantizedGraph):
-            return list(outputs)
-        params = [self.model.params.get(name) for name in self.model.graph.outputs]
-        pairs = zip(outputs, params, strict=True)
-        return [o if p is None or o.dtype.kind == "f" else dequantize(o, p) for o, p in pairs]
+        return dequantize_outputs(self.model, outputs) if isinstance(self.model, QuantizedGraph) else list(outputs)
 
     def _given(self, inputs: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         if isinstance(self.model, QuantizedGraph) and self.takes_integers:

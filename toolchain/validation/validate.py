@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeAlias
 
 import numpy as np
 
 from toolchain.engine.run import predict
 from toolchain.errors import DisagreementError, OptionError
+from toolchain.fidelity import Metric, accuracy, is_class_numbers, is_classes, is_real
 from toolchain.imports import call_user_function
 from toolchain.progress import SILENT, Progress
 from toolchain.quantization import QuantizedGraph
@@ -21,13 +21,9 @@ from toolchain.targets import Gates
 from toolchain.validation.agreement import compare_runtimes
 from toolchain.validation.execution import execution_notes, island_notes
 from toolchain.validation.gates import judge
-from toolchain.validation.metrics import accuracy, is_class_numbers, is_classes, is_real
 from toolchain.validation.results import RuntimeResult, TensorResult, Validation
 from toolchain.validation.tensors import compare_tensors
 from toolchain.validation.tracks import Track, make_tracks, single_samples
-
-Metric: TypeAlias = Callable[[Sequence[np.ndarray], np.ndarray | None], float]
-"""A user's judgement: (float outputs over all samples, labels or None) -> a score, higher is better."""
 
 TENSOR_SAMPLES = 2
 

@@ -62,7 +62,7 @@ def load_model(spec: ModelSpec, *, progress: Progress = SILENT) -> LoadedModel:
 def _from_zoo(name: str, entry: ZooEntry, progress: Progress) -> LoadedModel:
     loader = import_callable(entry.loader, what=f"model {name!r}")
     module = loader(progress) if entry.trains else loader()
-    return LoadedModel(name=name, module=module.eval(), samples=entry.samples)
+    return LoadedModel(name, module.eval(), (torch.zeros(entry.shape),), entry.samples)
 
 
 def _from_file(path: Path) -> LoadedModel:

@@ -22,20 +22,27 @@ from toolchain.engine.tracing.aliases import Aliases
 from toolchain.engine.tracing.builder import CannotLower, GraphBuilder, is_torch, portable_path, source_of
 from toolchain.engine.tracing.rules import ATEN_RULES, IDENTITIES, RESHAPES, VIEWS
 from toolchain.errors import OptionError, UnsupportedError, raise_collected
-from toolchain.graph import WEIGHTED, DType, Finding, Graph, Op, TensorType, Value
+from toolchain.graph import RECURRENT, WEIGHTED, DType, Finding, Graph, Op, TensorType, Value
+from toolchain.graph.recurrence import read_steps, unroll
 
 
-def trace(model: nn.Module | ExportedProgram, example_inputs: Sequence[Any] | Mapping[str, Any] | None = None) -> Graph:
+def trace(
+    model: nn.Module | ExportedProgram,
+    example_inputs: Sequence[Any] | Mapping[str, Any] | None = None,
+    *,
+    unroll_recurrent: bool = False,
+) -> Graph:
     """The neutral graph of `model` in eval mode, at the shapes of `example_inputs` (an exported program has its own):
     forward's arguments in order or by name, arrays or nested containers of arrays.
 
-    Inputs and outputs of nested containers are flat in the graph, in torch's order; None among them is left out.
+    Inputs and outputs of nested containers are flat in the graph, in torch's order; None among them is left out. With
+    `unroll_recurrent` recurrent layers are written out step by step.
 
     Raises UnsupportedError for data-dependent control flow and, all at once, for ops outside the set, each with the
     user's module path and line; OptionError for weights that are NaN or infinite.
     """
     program = model if isinstance(model, ExportedProgram) else export(model, example_inputs or ())
-    graph = finite_masks(fold_constants(lower(program)))
+    graph = finite_masks(fold_constants(unroll_layers(lower(program), everywhere=unroll_recurrent)))
     _check_weights_are_constant(graph)
     bad = [name for name, array in graph.constants.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
     raise_collected(
@@ -304,13 +311,20 @@ def _apply(rule: Any, builder: GraphBuilder, args: Any, kwargs: Any) -> Any:
 
 
 def _check_weights_are_constant(graph: Graph) -> None:
-    layers = [node for node in graph.nodes if node.op in WEIGHTED or node.op is Op.BATCH_NORM]
-    computed = [node for node in layers if not all(graph.is_constant(name) for name in node.inputs[1:])]
+    layers = [node for node in graph.nodes if node.op in WEIGHTED | RECURRENT or node.op is Op.BATCH_NORM]
+    # a recurrent layer may start from computed states
+    computed = [node for node in layers if not all(graph.is_constant(name) for name in node.inputs[1:5])]
     raise_collected(
         UnsupportedError,
         "weights must be constant, but these are computed from the input:",
         [f"{node.op} {node.name} [{node.source}]" for node in computed],
     )
+
+
+def unroll_layers(graph: Graph, *, everywhere: bool = False) -> Graph:
+    """Recurrent layers over one step, where nothing recurs, in plain ops; with `everywhere` those over several too."""
+    steps = {node.output: graph.types[node.inputs[0]].shape[1] for node in graph.nodes if node.op in RECURRENT}
+    return read_steps(unroll(graph, lambda node: everywhere or steps[node.output] == 1)) if steps else graph
 
 
 def finite_masks(graph: Graph) -> Graph:

@@ -18,7 +18,7 @@ from toolchain.formats.tflite.kernels import dilated, row_order, rows_of
 from toolchain.formats.tflite.layout import Flattened, Layout, identity
 from toolchain.formats.tflite.parse import Operator, ParsedModel, parse
 from toolchain.formats.tflite.reader import activation_layouts
-from toolchain.graph import DType, Graph, Op
+from toolchain.graph import RECURRENT, DType, Graph, Op
 from toolchain.quantization import AffineParams, QuantizedGraph, Reals
 
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
@@ -109,7 +109,10 @@ def _check_constants(file: _File, model: QuantizedGraph) -> Iterator[str]:
     for operator in file.model.operators:
         for position, index in enumerate(operator.inputs):
             name = None if index not in file.model.values else _constant_name(file, index, model)
-            if name is not None:
+            if found := _summed(file, index, model):
+                yield from _check_sum(file, index, *found, model)
+                missing -= set(found)
+            elif name is not None:
                 rows.setdefault(name, set()).add(_rows(file, index, model.graph.constants[name]))
                 if sum(stop - start for start, stop in rows[name]) >= _length(model.graph.constants[name]):
                     missing.discard(name)
@@ -128,6 +131,26 @@ def _constant_name(file: _File, index: int, model: QuantizedGraph) -> str | None
         return name
     stem, _, number = name.rpartition("_")
     return stem if number.isdigit() and stem in model.graph.constants else None
+
+
+def _summed(file: _File, index: int, model: QuantizedGraph) -> tuple[str, str] | None:
+    """The two biases of a recurrent layer of which a constant holds some rows' sums."""
+    found = _ROWS.fullmatch(file.model.tensors[index].name)
+    return _bias_pairs(model.graph).get(found[1]) if found else None
+
+
+def _bias_pairs(graph: Graph) -> dict[str, tuple[str, str]]:
+    """The two biases of each recurrent layer by the name of their sum."""
+    pairs = (node.inputs[3:5] for node in graph.nodes if node.op in RECURRENT)
+    return {f"{bias}+{recurrent_bias}": (bias, recurrent_bias) for bias, recurrent_bias in pairs}
+
+
+def _check_sum(file: _File, index: int, bias: str, recurrent_bias: str, model: QuantizedGraph) -> Iterator[str]:
+    rows = slice(*_rows(file, index, model.graph.constants[bias]))
+    one, other = (model.stored_values(name)[rows].astype(np.float32) for name in (bias, recurrent_bias))
+    wanted, found = one + other, file.model.values[index]
+    if found.dtype != wanted.dtype or not np.array_equal(found, wanted):
+        yield f"{file.model.tensors[index].name}: is not the sum of {bias} and {recurrent_bias}"
 
 
 def _rows(file: _File, index: int, constant: np.ndarray) -> tuple[int, int]:
@@ -199,6 +222,8 @@ def _result_layout(file: _File, operator: Operator, name: str, model: QuantizedG
 def _constant_layout(file: _File, operator: Operator, position: int, result: Layout) -> Layout:
     """How the operator reads its constant, as a layout of the graph's."""
     shape = file.model.tensors[operator.inputs[position]].shape
+    if operator.name.startswith("UNIDIRECTIONAL_SEQUENCE"):
+        return identity(len(shape))
     if operator.name in ("CONV_2D", "TRANSPOSE_CONV") and position == 1:
         return Layout((0, 2, 3, 1))
     if operator.name == "DEPTHWISE_CONV_2D" and position == 1:
@@ -238,7 +263,7 @@ def _island_tensors(model: QuantizedGraph) -> set[str]:
     """Tensors of the graph that are or go with float ones of the file: made by float nodes, or read by them."""
     read = {name for node in model.graph.nodes if node.output in model.float_nodes for name in node.inputs}
     unquantized = {name for name in model.graph.types if name not in model.params}
-    return set(model.float_nodes) | read | unquantized
+    return set(model.float_nodes) | read | unquantized | set(_bias_pairs(model.graph))
 
 
 def _belongs(name: str, expected: set[str]) -> bool:

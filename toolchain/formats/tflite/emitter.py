@@ -22,12 +22,14 @@ from toolchain.quantization import AffineParams
 @dataclass(frozen=True)
 class Numbers:
     """Parameters of the tensors that are integers in the file, what it holds for a constant, and the nodes (by their
-    output) that compute in float all the same. `weights_only`: no activation is an integer."""
+    output) that compute in float all the same. `weights_only`: no activation is an integer. `on_reals`: nodes that
+    compute with no integer weight either."""
 
     params: Mapping[str, AffineParams]
     stored: Callable[[str], np.ndarray]
     float_nodes: Collection[str] = ()
     weights_only: bool = False
+    on_reals: Collection[str] = ()
 
 
 class Emitter:

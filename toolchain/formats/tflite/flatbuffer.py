@@ -54,6 +54,10 @@ class Operand:
         return self.params is not None
 
 
+ABSENT: Final = Operand(-1, "", (), DType.FLOAT32)
+"""Stands for an optional input that an operator is not given."""
+
+
 class ModelBuilder:
     """Collects tensors, operators and constants; `finish` gives the bytes.
 
@@ -106,9 +110,11 @@ class ModelBuilder:
         dtype: DType,
         params: AffineParams | None,
         values: np.ndarray | None = None,
+        *,
+        is_variable: bool = False,
     ) -> Operand:
-        """Declare a tensor; with `values` it is a constant. A name already taken is numbered. Raises UnsupportedError
-        for values that float16 cannot hold."""
+        """Declare a tensor; with `values` it is a constant, with `is_variable` a state that operators change. A name
+        already taken is numbered. Raises UnsupportedError for values that float16 cannot hold."""
         name = self._unique(name)
         declared = DType.FLOAT16 if self._is_half and dtype is DType.FLOAT32 else dtype
         if values is not None and declared is not dtype:
@@ -120,6 +126,7 @@ class ModelBuilder:
             name=name,
             quantization=None if params is None else _SharedQuantization(params),
             hasRank=True,
+            isVariable=is_variable,
         )
         self._tensors.append(tensor)
         return Operand(len(self._tensors) - 1, name, tuple(shape), dtype, params)

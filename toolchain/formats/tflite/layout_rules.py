@@ -20,7 +20,7 @@ from math import prod
 from typing import TypeAlias
 
 from toolchain.formats.tflite.layout import CHANNELS_LAST, Flattened, Layout, Shape, default_layout, identity
-from toolchain.graph import Graph, Node, Op
+from toolchain.graph import RECURRENT, Graph, Node, Op
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Given:
     """Whether all that reads the result takes a flattened axis in any order."""
     becomes: Shape | None = None
     """The image `(C, H, W)` that all that reads the result makes of its last axis, if it does."""
+    prefers_last: bool = False
+    """Of several operands that are alike in size, the last lends its layout, not the first."""
 
     @property
     def layout(self) -> Layout:
@@ -41,8 +43,10 @@ class Given:
         return (self.layouts[0] or identity(len(self.shapes[0]))).plain()
 
     def largest(self) -> Layout:
-        """Of the activation with the most elements, the first of several."""
+        """Of the activation with the most elements, the first of several (or the last)."""
         known = [(prod(s), layout) for s, layout in zip(self.shapes, self.layouts, strict=True) if layout]
+        if self.prefers_last:
+            known.reverse()
         return max(known, key=lambda pair: pair[0])[1] if known else identity(len(self.result))
 
 
@@ -65,11 +69,11 @@ class LayoutPlan:
 LayoutRule: TypeAlias = Callable[[Node, Given], Placement]
 
 
-def lay_out(graph: Graph, settled: Collection[str] = ()) -> LayoutPlan:
+def lay_out(graph: Graph, settled: Collection[str] = (), turned: Collection[str] = ()) -> LayoutPlan:
     """Lay out every activation of `graph`; inputs of rank 4, and sequences that are convolved, channels last.
 
     `settled` are results of permutes and reshapes that lie in the file as they do in torch, so that all that follows
-    finds them so.
+    finds them so; `turned` those of elementwise ops that lie as the last of their largest operands does.
     """
     layouts = {value.name: _input_layout(graph, value.name) for value in graph.inputs}
     reorderable, images = _reorderable(graph), _future_images(graph)
@@ -81,6 +85,7 @@ def lay_out(graph: Graph, settled: Collection[str] = ()) -> LayoutPlan:
             graph.types[node.output].shape,
             node.output in reorderable,
             images.get(node.output),
+            node.output in turned,
         )
         rule = _settled if node.output in settled else LAYOUT_RULES[node.op]
         placements[node.output] = rule(node, given)
@@ -186,6 +191,12 @@ def _linear(node: Node, given: Given) -> Placement:
     if given.becomes:
         result = Layout(result.order, Flattened(last, given.becomes, (1, 2, 0)))
     return Placement((layout, *[None] * (len(node.inputs) - 1)), result)
+
+
+def _recurrent(node: Node, given: Given) -> Placement:
+    """Batch, time, channels."""
+    states = len(node.inputs) - 5
+    return Placement((identity(3), *[None] * 4, *[identity(2)] * states), identity(len(given.result)))
 
 
 def _softmax(node: Node, given: Given) -> Placement:
@@ -343,6 +354,7 @@ LAYOUT_RULES: dict[Op, LayoutRule] = {
     Op.CONV2D: _channels_last,
     Op.DEPTHWISE_CONV2D: _channels_last,
     Op.LINEAR: _linear,
+    **dict.fromkeys(RECURRENT, _recurrent),
     Op.BATCH_NORM: _batch_norm,
     Op.RELU: _elementwise,
     Op.RELU6: _elementwise,
@@ -377,3 +389,6 @@ LAYOUT_RULES: dict[Op, LayoutRule] = {
     Op.GATHER_ELEMENTS: _gather_elements,
     Op.EXPAND: _expand,
 }
+
+ALIKE: frozenset[LayoutRule] = frozenset({_elementwise, _concat})
+"""Rules by which all operands lie as one of them does."""

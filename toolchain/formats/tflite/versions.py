@@ -89,6 +89,8 @@ _RUNTIMES: Final[dict[int, dict[int, str]]] = {
     Builtin.TOPK_V2: {1: "1.7.0", 2: "1.14.0"},
     Builtin.TRANSPOSE: {1: "1.6.0", 2: "1.14.0", 4: "2.3.0", 6: "2.10.0"},
     Builtin.TRANSPOSE_CONV: {3: "2.3.0", 4: "2.13.0"},
+    Builtin.UNIDIRECTIONAL_SEQUENCE_LSTM: {1: "1.13.1"},
+    Builtin.UNIDIRECTIONAL_SEQUENCE_RNN: {1: "1.14.0"},
 }
 
 Special: TypeAlias = Callable[[Sequence[Operand], Operand, Any], int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Final, TypeAlias
 
@@ -18,14 +19,15 @@ from toolchain.formats.tflite.layout import default_layout
 from toolchain.formats.tflite.layout_plan import plan_layouts
 from toolchain.formats.tflite.layout_rules import output_layout
 from toolchain.formats.tflite.lowerings import TFLITE_LOWERINGS
+from toolchain.formats.tflite.lowerings.recurrent import with_operators
 from toolchain.formats.tflite.metadata import KEY, RUNTIME_KEY, Mapped
 from toolchain.formats.tflite.names import INNER_SUFFIX, INTEGER_SUFFIX, plan_names
 from toolchain.formats.tflite.versions import oldest_runtime
-from toolchain.graph import BATCHES, WEIGHTED, DType, Graph, Op, with_batch
+from toolchain.graph import BATCHES, RECURRENT, WEIGHTED, DType, Graph, Op, with_batch
 from toolchain.quantization import QuantizedGraph, Reals
 
-_PARAMETRIZED: Final = WEIGHTED | {Op.BATCH_NORM}
-"""Ops whose inputs but the first must be constants."""
+_PARAMETRIZED: Final = WEIGHTED | RECURRENT | {Op.BATCH_NORM}
+"""Ops whose weights, biases and statistics, up to four inputs behind the first, must be constants."""
 
 _ACTIVATIONS: Final = (DType.INT8, DType.INT16)
 _CONSTANTS: Final = (DType.INT4, DType.INT8, DType.INT16)
@@ -56,28 +58,31 @@ def write_tflite(
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
     raise_collected(UnsupportedError, "TFLite cannot hold this model:", _misfits(quantized))
     converts = isinstance(model, QuantizedGraph) and in_out is InOut.FLOAT
+    written = with_operators(quantized, any_batch=dynamic_batch)
+    on_reals = set(written.float_nodes) - set(quantized.graph.types)  # what is written out of recurrent layers
     if not dynamic_batch:
-        builder, inputs, outputs, metadata = _built(quantized, converts)
+        builder, inputs, outputs, metadata = _built(written, converts, on_reals)
         return builder.finish(name, inputs, outputs, metadata)
-    first, second = (replace(quantized, graph=with_batch(quantized.graph, batch)) for batch in BATCHES)
-    builder, inputs, outputs, metadata = _built(first, converts)
-    follow_batch(builder, _built(second, converts)[0], quantized.graph.inputs[0].type.shape[0])
+    first, second = (replace(written, graph=with_batch(written.graph, batch)) for batch in BATCHES)
+    builder, inputs, outputs, metadata = _built(first, converts, on_reals)
+    follow_batch(builder, _built(second, converts, on_reals)[0], quantized.graph.inputs[0].type.shape[0])
     return builder.finish(name, inputs, outputs, metadata)
 
 
 _Ends: TypeAlias = list[tuple[str, Operand]]
 
 
-def _built(quantized: QuantizedGraph, converts: bool) -> tuple[ModelBuilder, _Ends, _Ends, dict[str, bytes]]:
+def _built(
+    quantized: QuantizedGraph, converts: bool, on_reals: Collection[str]
+) -> tuple[ModelBuilder, _Ends, _Ends, dict[str, bytes]]:
     """The model under construction, its in- and outputs and its metadata."""
-    graph = quantized.graph
+    graph, is_half = quantized.graph, quantized.reals is Reals.FLOAT16
     plan = plan_layouts(graph)
-    is_half = quantized.reals is Reals.FLOAT16
     builder = ModelBuilder(is_half=is_half)
     weights_only = bool(quantized.params) and not quantized.has_integer_activations
     # float16 is what the builder makes of float32
     written = replace(quantized, reals=Reals.FLOAT32) if is_half else quantized
-    numbers = Numbers(quantized.params, written.stored_values, quantized.float_nodes, weights_only)
+    numbers = Numbers(quantized.params, written.stored_values, quantized.float_nodes, weights_only, on_reals)
     emitter = Emitter(graph, numbers, plan, plan_names(graph, plan, quantized.params if converts else ()), builder)
     inputs = [(value.name, _add_input(emitter, value.name, converts)) for value in graph.inputs]
     for node in graph.nodes:
@@ -129,7 +134,7 @@ def _misfits(model: QuantizedGraph) -> list[str]:
         return [f"{n.output}: {NO_HALF_KERNEL[n.op]}" for n in graph.nodes if n.op in NO_HALF_KERNEL]
     found = [f"output {name} is a constant" for name in graph.outputs if graph.is_constant(name)]
     for node in graph.nodes:
-        fixed = node.inputs[1:] if node.op in _PARAMETRIZED else ()
+        fixed = node.inputs[1:5] if node.op in _PARAMETRIZED else ()
         found += [f"{node.output} reads {n}, which is computed" for n in fixed if not graph.is_constant(n)]
     for name in graph.activations:
         kind, params = graph.types[name], model.params.get(name)

@@ -14,6 +14,7 @@ from toolchain.formats.tflite.lowerings.moves import MOVES
 from toolchain.formats.tflite.lowerings.norms import NORMS
 from toolchain.formats.tflite.lowerings.padding import PADDING
 from toolchain.formats.tflite.lowerings.pools import POOLS
+from toolchain.formats.tflite.lowerings.recurrent import RECURRENT_LAYERS
 from toolchain.formats.tflite.lowerings.reductions import REDUCTIONS
 from toolchain.formats.tflite.lowerings.resizing import RESIZING
 from toolchain.formats.tflite.lowerings.transposed import TRANSPOSED
@@ -30,6 +31,7 @@ TFLITE_LOWERINGS: dict[Op, Lowering] = {
     **NORMS,
     **PADDING,
     **POOLS,
+    **RECURRENT_LAYERS,
     **REDUCTIONS,
     **RESIZING,
     **TRANSPOSED,

@@ -75,6 +75,8 @@ def _linear(emitter: Emitter, node: Node) -> None:
 def _weights(emitter: Emitter, node: Node, layout: Layout) -> list[Operand]:
     _, weight, *bias = node.inputs
     placed = emitter.constant(weight, layout, is_native=has_hybrid_kernel(emitter, node))
+    if node.output in emitter.numbers.on_reals:
+        placed = emitter.real(placed)
     return [placed, emitter.constant(bias[0], identity(1)) if bias else zero_bias(emitter, node)]
 
 

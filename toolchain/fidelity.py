@@ -1,6 +1,8 @@
 """How far a deployed model's outputs are from the reference's, gathered sample by sample.
 
 * SQNR = 10 log10(sum t^2 / sum (y - t)^2) in dB, over all samples and outputs
+* balanced SQNR: the same where every feature of every output counts alike, whatever its size: sums of each feature
+  (along the shortest axis but the batch's) are divided by its sum of t^2, so that scores beside pixels are not lost
 * cosine = sum y t / sqrt(sum y^2 sum t^2)
 * steps = max |y - t| / scale, scale being the output's quantization step
 * same class = share of samples whose largest value of the first output is at the same place; where the first output
@@ -11,11 +13,15 @@ Integer and boolean outputs have no part in the other figures.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import log10, sqrt
+from typing import TypeAlias
 
 import numpy as np
+
+Metric: TypeAlias = Callable[[Sequence[np.ndarray], np.ndarray | None], float]
+"""A user's judgement: (float outputs over all samples, labels or None) -> a score, higher is better."""
 
 
 @dataclass
@@ -32,6 +38,7 @@ class Comparison:
     max_error: float = 0.0
     max_error_steps: float = 0.0
     same: float = 0.0
+    _features: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
     _classes: bool = field(default=True, repr=False)
 
     def add(self, outputs: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> None:
@@ -46,6 +53,7 @@ class Comparison:
             error = np.abs(y - t) if np.isfinite(y).all() else np.full_like(t, np.inf)
             self.signal += float((t * t).sum())
             self.noise += float((error * error).sum())
+            self._add_features(index, t * t, error * error)
             self.product += float((y * t).sum())
             self.energy += float((y * y).sum())
             self.peak = max(self.peak, float(np.abs(t).max(initial=0.0)))
@@ -64,6 +72,21 @@ class Comparison:
             return 300.0
         return min(10 * log10(max(self.signal, 1e-300) / self.noise), 300.0)
 
+    def _add_features(self, index: int, signal: np.ndarray, noise: np.ndarray) -> None:
+        axis = feature_axis(signal.shape)
+        others = tuple(other for other in range(signal.ndim) if other != axis)
+        sums = np.stack([signal.sum(others), noise.sum(others)])
+        self._features[index] = self._features.get(index, 0.0) + sums
+
+    @property
+    def balanced_db(self) -> float:
+        parts = []
+        for signal, noise in self._features.values():
+            # a feature that is next to nothing counts as what a thousandth of the mean would
+            parts.append(np.atleast_1d(noise / np.maximum(signal, max(1e-3 * signal.mean(), 1e-300))))
+        share = float(np.concatenate(parts).mean()) if parts else 0.0
+        return 300.0 if share == 0.0 else float(np.clip(-10 * log10(share), -300.0, 300.0))
+
     @property
     def cosine(self) -> float:
         scale = sqrt(self.energy * self.signal)
@@ -78,6 +101,11 @@ class Comparison:
     def same_class(self) -> float | None:
         """None where the first output is neither a row of class scores nor integers."""
         return self.same / self.samples if self._classes and self.samples else None
+
+
+def feature_axis(shape: Sequence[int]) -> int:
+    """The axis that an output's features lie on: the shortest but the batch's, the last of several."""
+    return min(range(1, len(shape)), key=lambda axis: (shape[axis], -axis), default=0)
 
 
 def is_classes(output: np.ndarray) -> bool:

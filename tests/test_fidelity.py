@@ -7,7 +7,7 @@ from math import log10, sqrt
 import numpy as np
 import pytest
 
-from toolchain.validation.metrics import Comparison, accuracy, is_classes, sqnr_db
+from toolchain.fidelity import Comparison, accuracy, is_classes, sqnr_db
 
 T = np.array([[1.0, 2.0, -2.0], [0.0, 4.0, 1.0]], np.float32)
 Y = np.array([[1.0, 2.5, -2.0], [0.0, 4.0, 4.5]], np.float32)

@@ -1,0 +1,1 @@
+"""Where a quantized graph loses accuracy, why, and what to do about it. Imports torch."""

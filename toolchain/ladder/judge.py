@@ -1,0 +1,162 @@
+"""Judges quantized graphs on the samples a stage has, as the files that would be deployed and in simulation.
+
+The figure that counts is that of the files in their runtimes: the worst of them. The simulation runs on the first few
+samples and is only there to show that it says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from math import isfinite
+from typing import Any
+
+import numpy as np
+
+from toolchain.diagnosis.isolation import QuantizedNodes
+from toolchain.engine.run import predict, runnable_batches
+from toolchain.engine.threads import one_thread
+from toolchain.errors import UnsupportedError
+from toolchain.fidelity import Comparison, Metric
+from toolchain.formats.artifact import Format, Runner
+from toolchain.formats.onnx import OnnxRunner, write_onnx
+from toolchain.formats.tflite import TfliteRunner, write_tflite
+from toolchain.graph import Graph
+from toolchain.imports import call_user_function
+from toolchain.ladder.goal import Fidelity, Goal
+from toolchain.quantization import QuantizedGraph, dequantize_outputs, quantize_inputs
+from toolchain.samples import SampleSet
+
+MOST_SAMPLES, SIMULATED_SAMPLES = 256, 24
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was measured of one quantized graph: each file, and simulation and file on the same few samples. There is
+    no simulation where runtimes round float activations as they come, each in its own way."""
+
+    files: dict[str, Fidelity]
+    simulated_db: float | None
+    same_samples_db: dict[str, float]
+
+    def worst(self, goal: Goal) -> Fidelity:
+        """The file that is furthest from the goal, or from the reference."""
+        return max(self.files.values(), key=lambda found: (goal.shortfall(found), -found.worse_db))
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "files": {name: found.to_plain() for name, found in self.files.items()},
+            "simulated_db": self.simulated_db,
+            "same_samples_db": self.same_samples_db,
+        }
+
+
+@dataclass
+class Judge:
+    """Holds what the reference gives for at most `MOST_SAMPLES` calibration samples of `samples`."""
+
+    reference: Graph
+    samples: SampleSet
+    formats: tuple[Format, ...]
+    metric: Metric | None = None
+    _targets: list[list[np.ndarray]] = field(default_factory=list)
+    _labels: list[np.ndarray] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for batch in self._batches():
+            self._targets.append(predict(self.reference, [batch.inputs]))
+            if batch.labels is not None:
+                self._labels.append(batch.labels)
+
+    def measure(self, model: QuantizedGraph) -> Judgement:
+        """Judge `model` by its files and in simulation. Raises UnsupportedError where a runtime refuses a file."""
+        runners = {kind.value: _runner(kind, model) for kind in self.formats}
+        judged = {name: self._judge(model, runner) for name, runner in runners.items()}
+        return Judgement(
+            {name: found for name, (found, _) in judged.items()},
+            self._simulated(model) if model.has_integer_activations else None,
+            {name: few_db for name, (_, few_db) in judged.items()},
+        )
+
+    def simulated(self, model: QuantizedGraph) -> Fidelity:
+        """`model` in simulation on all samples."""
+        nodes = QuantizedNodes(model)
+        outputs = [self._run_simulation(nodes, batch.inputs) for batch in self._batches()]
+        return self._fidelity(outputs)
+
+    def _judge(self, model: QuantizedGraph, runner: Runner) -> tuple[Fidelity, float]:
+        """Fidelity on all samples, and the SQNR on those that are simulated."""
+        few, seen = Comparison(), 0
+        columns: list[list[np.ndarray]] = []
+        for batch, targets in zip(self._batches(), self._targets, strict=True):
+            rows = [_outputs(model, runner, single) for single in _singles(batch.inputs, model.graph)]
+            columns.append([np.concatenate(column) for column in zip(*rows, strict=True)])
+            taken = min(SIMULATED_SAMPLES - seen, len(batch))
+            if taken > 0:
+                few.add([o[:taken] for o in columns[-1]], [t[:taken] for t in targets])
+                seen += taken
+        return self._fidelity(columns), few.sqnr_db
+
+    def _simulated(self, model: QuantizedGraph) -> float:
+        compared, seen = Comparison(), 0
+        nodes = QuantizedNodes(model)
+        for batch, targets in zip(self._batches(), self._targets, strict=True):
+            taken = min(SIMULATED_SAMPLES - seen, len(batch))
+            if taken <= 0:
+                break
+            outputs = self._run_simulation(nodes, tuple(array[:taken] for array in batch.inputs))
+            compared.add(outputs, [target[:taken] for target in targets])
+            seen += taken
+        return compared.sqnr_db
+
+    def _run_simulation(self, nodes: QuantizedNodes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        import torch
+
+        graph, rows = nodes.model.graph, []
+        with torch.inference_mode(), one_thread():
+            for part in runnable_batches(graph, [inputs]):
+                values = nodes.values(part)
+                rows.append([values[name].numpy() for name in graph.outputs])
+        return [np.concatenate(column) for column in zip(*rows, strict=True)]
+
+    def _fidelity(self, outputs: Sequence[Sequence[np.ndarray]]) -> Fidelity:
+        compared = Comparison()
+        for given, targets in zip(outputs, self._targets, strict=True):
+            compared.add(given, targets)
+        found = Fidelity(compared.sqnr_db, compared.balanced_db, compared.same_class)
+        if (metric := self.metric) is None:
+            return found
+        drop = 100 * (self._score(metric, self._targets) - self._score(metric, outputs))
+        return replace(found, score_drop=drop) if isfinite(drop) else found
+
+    def _score(self, metric: Metric, outputs: Sequence[Sequence[np.ndarray]]) -> float:
+        columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
+        labels = np.concatenate(self._labels) if self._labels else None
+        spec = getattr(metric, "__name__", "metric")
+        return float(call_user_function(metric, columns, labels, what="metric", spec=spec))
+
+    def _batches(self) -> Iterator[Any]:
+        most = -(-MOST_SAMPLES // self.samples.batch_size)
+        return islice(self.samples.calibration(), most)
+
+
+def _runner(kind: Format, model: QuantizedGraph) -> Runner:
+    if kind is Format.ONNX:
+        return OnnxRunner(write_onnx(model), model)
+    try:
+        return TfliteRunner(write_tflite(model), kernels="xnnpack")
+    except UnsupportedError:
+        return TfliteRunner(write_tflite(model), kernels="builtin")
+
+
+def _singles(inputs: Sequence[np.ndarray], graph: Graph) -> Iterator[list[np.ndarray]]:
+    """As many rows at a time as the files take."""
+    rows = [value.type.shape[0] for value in graph.inputs]
+    for part in range(len(inputs[0]) // rows[0]):
+        yield [array[part * n : (part + 1) * n] for array, n in zip(inputs, rows, strict=True)]
+
+
+def _outputs(model: QuantizedGraph, runner: Runner, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    outputs = runner.run(quantize_inputs(model, inputs))
+    return [np.atleast_1d(output) for output in dequantize_outputs(model, outputs)]

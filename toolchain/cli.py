@@ -43,7 +43,7 @@ Calibration = Annotated[
     typer.Option(
         "--calibration",
         "-c",
-        help="Samples: a shipped name, a TOML, an .npz, a folder of images, or package.module:function.",
+        help="Samples: a shipped name, a TOML, an .npz, a folder of images, package.module:function, or synthetic.",
     ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [build/TARGET/MODEL].")]

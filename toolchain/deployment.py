@@ -68,8 +68,8 @@ def deploy(
 ) -> Deployment:
     """Deploy `model` (a zoo name, `package.module:function`, a `.pt2` file or an `nn.Module`) to `target`.
 
-    `calibration` is whatever `load_samples` takes; `recipe` a name in the target's file or the path of a recipe file;
-    with `dynamic_batch` both files take any number of samples at a time;
+    `calibration` is whatever `load_samples` takes, `synthetic` or `synthetic+SAMPLES`; `recipe` a name in the target's
+    file or the path of a recipe file; with `dynamic_batch` both files take any number of samples at a time;
     `store=None` keeps nothing for a later run. Raises a ToolchainError of the kind that says what is wrong.
     """
     judge = import_callable(metric, what="metric") if isinstance(metric, str) else metric
@@ -139,7 +139,8 @@ def _lost(
     real = validate(made, job.samples, job.target.gates, metric=metric, progress=progress)
     rivals = [result for result in real.runtimes if result.samples == real.samples and _is_rounded(result)]
     ours, theirs = (_figures(min(results, key=lambda r: r.sqnr_db)) for results in (judged, rivals or judged))
-    return (f"on {found.samples} real samples: {ours} as calibrated on synthetic inputs, {theirs} if on real samples",)
+    where = f"on {found.samples} real samples, by the same recipe"
+    return (f"{where}: {ours} as calibrated on synthetic inputs, {theirs} if on real samples",)
 
 
 def _is_rounded(result: RuntimeResult) -> bool:

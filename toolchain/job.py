@@ -120,7 +120,8 @@ def _with_synthetic(job: Job, request: Request, real: SampleSet | None, inputs: 
     samples = sized_batches(found)
     changed: dict[str, Any] = {"samples": samples}
     stages = (replace(s, **changed) if hasattr(s, "samples") else s for s in job.pipeline.stages)
-    notes = (f"calibrated on {made}", *((ONLY_SYNTHETIC,) if real is None else ()))
+    part = "" if real is not None else f"{found.calibration_count} of "
+    notes = (f"calibrated on {part}{made}", *((ONLY_SYNTHETIC,) if real is None else ()))
     rival = None if real is None else job.pipeline
     return replace(job, samples=samples, pipeline=Pipeline(tuple(stages)), notes=notes, rival=rival)
 

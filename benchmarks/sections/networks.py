@@ -18,10 +18,10 @@ from toolchain.formats.artifact import Runner
 from toolchain.formats.onnx import OnnxRunner
 from toolchain.formats.tflite import TfliteRunner
 from toolchain.job import Request, prepare
-from toolchain.quantization import QuantizedGraph
+from toolchain.quantization import QuantizedGraph, quantize_inputs
 from toolchain.samples import SampleSet, load_samples
 from toolchain.stages.states import ExportedModel
-from toolchain.validation.tensors import compare_tensors, quantize_inputs
+from toolchain.validation.tensors import compare_tensors
 
 SHIPPED = {"mnist": "mnist", "efficientnet_lite0": "photos"}
 IN_TESTS = {"mobilenet_v2": "MobileNetV2", "resnet18": "ResNet18"}

@@ -9,7 +9,7 @@ from bars import Figures, Findings
 from runtimes import load
 from workshop import PEERS, Candidate, Workshop, candidates, photos
 
-from toolchain.validation.metrics import Comparison
+from toolchain.fidelity import Comparison
 from toolchain.zoo.resolve import load_model
 
 MORE_DB = 1.5

@@ -29,10 +29,13 @@ class Tables:
     """Judges a model by the end of its output's range, which stands for what a rung did."""
 
     decibels: dict[float, float]
+    apart: dict[float, float]
 
     def measure(self, model: QuantizedGraph) -> Judgement:
         db = self.decibels[round(model.params["y"].bounds[1])]
-        return Judgement({"onnx": Fidelity(db, db), "tflite": Fidelity(db + 1, db + 1)}, db, {"onnx": db})
+        files = {"onnx": Fidelity(db, db), "tflite": Fidelity(db + 1, db + 1)}
+        apart = self.apart.get(round(model.params["y"].bounds[1]), db)
+        return Judgement(files, {"onnx": Fidelity(apart, apart)}, db, {"onnx": db})
 
 
 def rung(name: str, end: int, *, free: bool = False) -> Rung:
@@ -43,9 +46,9 @@ def rung(name: str, end: int, *, free: bool = False) -> Rung:
     return Rung(name, take, free)
 
 
-def climbed(decibels: dict[float, float], *rungs: Rung, goal: float = 20.0):
+def climbed(decibels: dict[float, float], *rungs: Rung, goal: float = 20.0, apart: dict[float, float] | None = None):
     start = settings()
-    return climb(Footing(start, start.quantized()), rungs, Tables(decibels), Goal(sqnr_db=goal))
+    return climb(Footing(start, start.quantized()), rungs, Tables(decibels, apart or {}), Goal(sqnr_db=goal))
 
 
 def test_it_stops_where_the_goal_is_met():
@@ -77,6 +80,15 @@ def test_a_rung_that_does_not_apply_is_told():
     found = climbed({2: 10}, Rung("none", lambda footing, known: Step(None)))
     assert found.rungs[1].judged is None and not found.rungs[1].is_kept
     assert found.rungs[1].to_plain()["worst"] is None
+
+
+def test_what_learns_is_judged_by_samples_kept_apart():
+    learns = replace(rung("learned", 3), learns=True)
+    found = climbed({2: 10, 3: 30, 4: 31}, learns, rung("next", 4), apart={2: 10, 3: 15, 4: 19})
+    assert [step.is_kept for step in found.rungs] == [True, True, True]
+    assert not found.meets_goal and found.rungs[1].gain_db == pytest.approx(5)
+    worse = climbed({2: 10, 3: 30}, learns, apart={2: 10, 3: 9})
+    assert [step.is_kept for step in worse.rungs] == [True, False]
 
 
 def test_learned_roundings_stay_only_on_the_same_grid():

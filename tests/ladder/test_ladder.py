@@ -56,7 +56,7 @@ def calibrated(kind: type[nn.Module], size: int):
 
 def ladder(kind: type[nn.Module], size: int, **options):
     model, samples = calibrated(kind, size)
-    made = Quantize(method=Method.AUTO, samples=samples, **options)(model)
+    made = Quantize(method=Method.AUTO, samples=samples, seconds=1.0, **options)(model)
     return made, made.history[-1].facts
 
 

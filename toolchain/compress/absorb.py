@@ -203,7 +203,7 @@ def _with_biases(graph: Graph, deltas: list[Delta]) -> Graph:
             name = node.inputs[2] if len(node.inputs) > 2 else unique_name(f"{node.inputs[1]}.bias", constants)
             if len(graph.consumers.get(name, ())) > 1:
                 name = unique_name(name, constants)
-            constants[name] = (old + total[node.output]).astype(np.float32)
+            constants[name] = np.asarray(old + total[node.output], np.float32)
             nodes.append(replace(node, inputs=(*node.inputs[:2], name)))
         else:
             nodes.append(node)

@@ -50,7 +50,7 @@ def with_ceilings(graph: Graph, channels: Channels, factors: np.ndarray, ceiling
             continue
         inner, bound = (unique_name(f"{node.output}.{part}", taken) for part in ("unbounded", "ceiling"))
         taken |= {inner, bound}
-        constants[bound] = (ceiling.high * factors[channels.root[ceiling.labels]]).astype(np.float32)
+        constants[bound] = np.asarray(ceiling.high * factors[channels.root[ceiling.labels]], np.float32)
         nodes += [
             replace(node, outputs=(inner,)),
             Node(Op.MINIMUM, node.name, (inner, bound), node.outputs, {}, node.source),

@@ -135,6 +135,7 @@ def subgraph(graph: Graph, nodes: Sequence[Node]) -> Graph:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
+    array = np.asarray(array)  # arithmetic on an array without axes gives a scalar
     if array.flags.writeable or not array.flags.c_contiguous:
         array = np.ascontiguousarray(array).view() if array.ndim else array.view()
         array.flags.writeable = False

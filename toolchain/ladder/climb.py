@@ -41,12 +41,14 @@ Take: TypeAlias = Callable[[Footing, Judgement | None], Step]
 @dataclass(frozen=True)
 class Rung:
     """One way to round better. `is_free`: it takes no time to speak of, so that it is climbed even where the goal is
-    met already. `is_needed`: it is asked for, whatever it costs, and kept."""
+    met already. `is_needed`: it is asked for, whatever it costs, and kept. `learns`: from samples, so that it, and what
+    stands on it, is judged by samples kept apart."""
 
     name: str
     take: Take
     is_free: bool = False
     is_needed: bool = False
+    learns: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,38 +98,56 @@ def climb(
 ) -> Climb:
     """Climb `rungs` in order from `start`, which is judged first."""
     climbed: list[Climbed] = []
-    best, known = start, None
+    best, known, apart = start, None, False
     ladder = (Rung("min-max", lambda footing, known: Step(footing)), *rungs)
     for rung in progress.track(ladder, description="quantize", total=len(ladder)):
-        if known is not None and goal.is_met(known.worst(goal)) and not rung.is_free | rung.is_needed:
+        if known is not None and _meets(known, goal, apart) and not rung.is_free | rung.is_needed:
             break
         started = perf_counter()
         step = rung.take(best, known)
         judged = None if step.footing is None else judge.measure(step.footing.model)
-        is_kept = judged is not None and (known is None or rung.is_needed or _is_better(judged, known, goal))
-        climbed.append(_climbed(rung, step, perf_counter() - started, judged, known, goal, is_kept))
+        found = _Comparison(judged, known, goal, apart or rung.learns)
+        is_kept = found.is_better or (rung.is_needed and judged is not None)
+        climbed.append(_climbed(rung, step, perf_counter() - started, found, is_kept))
         if is_kept and step.footing is not None:
-            best, known = step.footing, judged
+            best, known, apart = step.footing, judged, apart or rung.learns
     assert known is not None  # the start is always judged
-    return Climb(best.model, tuple(climbed), goal.is_met(known.worst(goal)))
+    return Climb(best.model, tuple(climbed), _meets(known, goal, apart))
 
 
-def _is_better(judged: Judgement, known: Judgement, goal: Goal) -> bool:
-    found, before = judged.worst(goal), known.worst(goal)
-    shortfall, before_it = goal.shortfall(found), goal.shortfall(before)
-    return shortfall < before_it or (shortfall == before_it and found.worse_db > before.worse_db)
+def _meets(judged: Judgement, goal: Goal, apart: bool) -> bool:
+    return goal.is_met(judged.worst(goal, kept_apart=apart))
 
 
-def _climbed(
-    rung: Rung,
-    step: Step,
-    seconds: float,
-    judged: Judgement | None,
-    known: Judgement | None,
-    goal: Goal,
-    is_kept: bool,
-) -> Climbed:
-    worst = None if judged is None else judged.worst(goal)
-    gain = None if worst is None or known is None else worst.worse_db - known.worst(goal).worse_db
-    meets = worst is not None and goal.is_met(worst)
-    return Climbed(rung.name, seconds, judged, worst, gain, is_kept, meets, step.notes)
+@dataclass(frozen=True)
+class _Comparison:
+    """A rung beside what stood before, on all samples or on those kept apart."""
+
+    judged: Judgement | None
+    known: Judgement | None
+    goal: Goal
+    apart: bool
+
+    @property
+    def worst(self) -> Fidelity | None:
+        return None if self.judged is None else self.judged.worst(self.goal, kept_apart=self.apart)
+
+    @property
+    def before(self) -> Fidelity | None:
+        return None if self.known is None else self.known.worst(self.goal, kept_apart=self.apart)
+
+    @property
+    def is_better(self) -> bool:
+        if self.worst is None or self.before is None:
+            return self.worst is not None
+        shortfall, before = self.goal.shortfall(self.worst), self.goal.shortfall(self.before)
+        return shortfall < before or (shortfall == before and self.worst.worse_db > self.before.worse_db)
+
+    @property
+    def gain_db(self) -> float | None:
+        return None if self.worst is None or self.before is None else self.worst.worse_db - self.before.worse_db
+
+
+def _climbed(rung: Rung, step: Step, seconds: float, found: _Comparison, is_kept: bool) -> Climbed:
+    meets = found.worst is not None and found.goal.is_met(found.worst)
+    return Climbed(rung.name, seconds, found.judged, found.worst, found.gain_db, is_kept, meets, step.notes)

@@ -33,20 +33,24 @@ MOST_SAMPLES, SIMULATED_SAMPLES = 256, 24
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured of one quantized graph: each file, and simulation and file on the same few samples. There is
-    no simulation where runtimes round float activations as they come, each in its own way."""
+    """What was measured of one quantized graph: each file on all samples and on those that nothing is learned from,
+    and simulation and file on the same few samples. There is no simulation where runtimes round float activations as
+    they come, each in its own way."""
 
     files: dict[str, Fidelity]
+    kept_apart: dict[str, Fidelity]
     simulated_db: float | None
     same_samples_db: dict[str, float]
 
-    def worst(self, goal: Goal) -> Fidelity:
+    def worst(self, goal: Goal, *, kept_apart: bool = False) -> Fidelity:
         """The file that is furthest from the goal, or from the reference."""
-        return max(self.files.values(), key=lambda found: (goal.shortfall(found), -found.worse_db))
+        judged = self.kept_apart if kept_apart else self.files
+        return max(judged.values(), key=lambda found: (goal.shortfall(found), -found.worse_db))
 
     def to_plain(self) -> dict[str, Any]:
         return {
             "files": {name: found.to_plain() for name, found in self.files.items()},
+            "kept_apart": {name: found.to_plain() for name, found in self.kept_apart.items()},
             "simulated_db": self.simulated_db,
             "same_samples_db": self.same_samples_db,
         }
@@ -69,34 +73,39 @@ class Judge:
             if batch.labels is not None:
                 self._labels.append(batch.labels)
 
+    @property
+    def learning_batches(self) -> int:
+        """How many batches may be learned from: three quarters. The others are kept apart; of a single one, nothing."""
+        count = len(self._targets)
+        return count - max(count // 4, 1)
+
     def measure(self, model: QuantizedGraph) -> Judgement:
         """Judge `model` by its files and in simulation. Raises UnsupportedError where a runtime refuses a file."""
         runners = {kind.value: _runner(kind, model) for kind in self.formats}
-        judged = {name: self._judge(model, runner) for name, runner in runners.items()}
+        outputs = {name: self._run(model, runner) for name, runner in runners.items()}
+        apart = slice(self.learning_batches, None)
         return Judgement(
-            {name: found for name, (found, _) in judged.items()},
+            {name: self._fidelity(found, slice(None)) for name, found in outputs.items()},
+            {name: self._fidelity(found, apart) for name, found in outputs.items()},
             self._simulated(model) if model.has_integer_activations else None,
-            {name: few_db for name, (_, few_db) in judged.items()},
+            {name: self._few_db(found) for name, found in outputs.items()},
         )
 
-    def simulated(self, model: QuantizedGraph) -> Fidelity:
-        """`model` in simulation on all samples."""
-        nodes = QuantizedNodes(model)
-        outputs = [self._run_simulation(nodes, batch.inputs) for batch in self._batches()]
-        return self._fidelity(outputs)
-
-    def _judge(self, model: QuantizedGraph, runner: Runner) -> tuple[Fidelity, float]:
-        """Fidelity on all samples, and the SQNR on those that are simulated."""
-        few, seen = Comparison(), 0
+    def _run(self, model: QuantizedGraph, runner: Runner) -> list[list[np.ndarray]]:
         columns: list[list[np.ndarray]] = []
-        for batch, targets in zip(self._batches(), self._targets, strict=True):
+        for batch in self._batches():
             rows = [_outputs(model, runner, single) for single in _singles(batch.inputs, model.graph)]
             columns.append([np.concatenate(column) for column in zip(*rows, strict=True)])
-            taken = min(SIMULATED_SAMPLES - seen, len(batch))
+        return columns
+
+    def _few_db(self, outputs: Sequence[Sequence[np.ndarray]]) -> float:
+        few, seen = Comparison(), 0
+        for found, targets in zip(outputs, self._targets, strict=True):
+            taken = min(SIMULATED_SAMPLES - seen, len(targets[0]))
             if taken > 0:
-                few.add([o[:taken] for o in columns[-1]], [t[:taken] for t in targets])
+                few.add([output[:taken] for output in found], [target[:taken] for target in targets])
                 seen += taken
-        return self._fidelity(columns), few.sqnr_db
+        return few.sqnr_db
 
     def _simulated(self, model: QuantizedGraph) -> float:
         compared, seen = Comparison(), 0
@@ -120,25 +129,27 @@ class Judge:
                 rows.append([values[name].numpy() for name in graph.outputs])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
-    def _fidelity(self, outputs: Sequence[Sequence[np.ndarray]]) -> Fidelity:
+    def _fidelity(self, outputs: Sequence[Sequence[np.ndarray]], part: slice) -> Fidelity:
         compared = Comparison()
-        for given, targets in zip(outputs, self._targets, strict=True):
-            compared.add(given, targets)
+        outputs, targets = outputs[part], self._targets[part]
+        for given, wanted in zip(outputs, targets, strict=True):
+            compared.add(given, wanted)
         found = Fidelity(compared.sqnr_db, compared.balanced_db, compared.same_class)
         if (metric := self.metric) is None:
             return found
-        drop = 100 * (self._score(metric, self._targets) - self._score(metric, outputs))
+        labels = np.concatenate(self._labels[part]) if len(self._labels) == len(self._targets) else None
+        drop = 100 * (_score(metric, targets, labels) - _score(metric, outputs, labels))
         return replace(found, score_drop=drop) if isfinite(drop) else found
-
-    def _score(self, metric: Metric, outputs: Sequence[Sequence[np.ndarray]]) -> float:
-        columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
-        labels = np.concatenate(self._labels) if self._labels else None
-        spec = getattr(metric, "__name__", "metric")
-        return float(call_user_function(metric, columns, labels, what="metric", spec=spec))
 
     def _batches(self) -> Iterator[Any]:
         most = -(-MOST_SAMPLES // self.samples.batch_size)
         return islice(self.samples.calibration(), most)
+
+
+def _score(metric: Metric, outputs: Sequence[Sequence[np.ndarray]], labels: np.ndarray | None) -> float:
+    columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
+    spec = getattr(metric, "__name__", "metric")
+    return float(call_user_function(metric, columns, labels, what="metric", spec=spec))
 
 
 def _runner(kind: Format, model: QuantizedGraph) -> Runner:

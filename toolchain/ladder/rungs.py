@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from math import log10
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from toolchain.compress.rounding.learn import RoundingMethod, learn_rounding
 from toolchain.errors import BudgetError
 from toolchain.graph import WEIGHTED, Graph, Op
 from toolchain.graph.cost import node_costs
@@ -33,6 +35,17 @@ _TRIES = 8
 _ALL = 1 - 1e-6
 """As much of the noise as can be taken away, but for rounding."""
 _MOSTLY = 0.5
+_FEW_INTEGERS = 3
+"""Of 3 bits and fewer: with so few it pays to clip, with more it only fits the samples better."""
+
+LEARNED: Mapping[str, RoundingMethod] = {
+    "learned rounding": RoundingMethod.SECOND_ORDER,
+    "rounding by layers": RoundingMethod.ADAROUND,
+    "rounding by blocks": RoundingMethod.BLOCK,
+}
+"""By the name of the rung. Learning layer by layer takes as long as block by block and reaches less: the ladder leaves
+it out."""
+
 _FINE = (NumberFormat.FLOAT32, NumberFormat.W8A16)
 _UNEVEN = 4.0
 """Two bits: from here on the narrower of two joined tensors is said to be spoiled."""
@@ -41,7 +54,8 @@ _UNEVEN = 4.0
 @dataclass(frozen=True)
 class Means:
     """What rungs work with: the samples, the goal, the formats that nodes may take, a seed, the seconds that
-    learning may last, and the bytes that weights may take."""
+    learning may last, the bytes that weights may take, and
+    how many batches may be learned from (None: all)."""
 
     samples: SampleSet
     goal: Goal
@@ -49,11 +63,16 @@ class Means:
     seed: int
     seconds: float
     most_bytes: int | None = None
+    learn_from: int | None = None
     progress: Progress = SILENT
 
     def batches(self) -> Iterator[Sequence[np.ndarray]]:
         """The calibration samples' inputs, from the start."""
         return (batch.inputs for batch in self.samples.calibration())
+
+    def learning_batches(self) -> Iterator[Sequence[np.ndarray]]:
+        """Those that may be learned from."""
+        return islice(self.batches(), self.learn_from)
 
 
 def correct(footing: Footing, known: Judgement | None) -> Step:
@@ -67,6 +86,30 @@ def measured_ranges(means: Means, footing: Footing, known: Judgement | None) -> 
         return Step(None)
     settings, methods = with_measured_ranges(footing.settings, means.batches())
     return _settled(footing, settings, {"methods": methods})
+
+
+def learned(means: Means, method: RoundingMethod, footing: Footing, known: Judgement | None) -> Step:
+    """Learn the integers of weights; grids of few integers learn where they end as well."""
+    settings = footing.settings
+    if not any(footing.settings.graph.is_constant(name) for name in footing.model.params):
+        return Step(None)
+    model, facts = learn_rounding(
+        footing.model,
+        means.learning_batches,
+        method=method,
+        structure=settings.structure,
+        choose_scales=_fewest_integers(footing.model) <= _FEW_INTEGERS,
+        seconds=means.seconds,
+        seed=means.seed,
+        progress=means.progress,
+    )
+    return Step(Footing(settings, model), {"samples": facts.samples, "weights": len(facts.layers)})
+
+
+def _fewest_integers(model: QuantizedGraph) -> int:
+    """The largest integer of the narrowest weight."""
+    weights = {node.inputs[1] for node in model.graph.nodes if node.op in WEIGHTED}
+    return min((model.params[name].q_max for name in weights if name in model.params), default=127)
 
 
 def on_graph(means: Means, change: GraphChange, footing: Footing, known: Judgement | None) -> Step:
@@ -233,6 +276,7 @@ def _plain_rungs(means: Means) -> tuple[Rung, ...]:
         Rung("measured ranges", partial(measured_ranges, means)),
         *(Rung(name, partial(on_graph, means, change)) for name, change in CHANGES.items()),
         Rung("output joins", partial(separate_joins, means)),
+        *(Rung(name, partial(learned, means, method), learns=True) for name, method in LEARNED.items()),
     )
 
 

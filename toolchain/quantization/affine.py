@@ -84,16 +84,15 @@ def quantize(real: np.ndarray, params: AffineParams) -> np.ndarray:
     scale = params.broadcast(params.scale, real.ndim).astype(np.float64)
     zero = params.broadcast(params.zero_point, real.ndim)
     q = np.rint(real.astype(np.float64) / scale) + zero
-    integers: np.ndarray = np.clip(q, params.q_min, params.q_max).astype(params.dtype.numpy)
-    return integers
+    # arithmetic on an array without axes gives a scalar
+    return np.asarray(np.clip(q, params.q_min, params.q_max), params.dtype.numpy)
 
 
 def dequantize(q: np.ndarray, params: AffineParams) -> np.ndarray:
     """float32 values of integers."""
     scale = params.broadcast(params.scale, q.ndim)
     zero = params.broadcast(params.zero_point, q.ndim)
-    real: np.ndarray = ((q.astype(np.int64) - zero) * scale.astype(np.float64)).astype(np.float32)
-    return real
+    return np.asarray((q.astype(np.int64) - zero) * scale.astype(np.float64), np.float32)
 
 
 def asymmetric_params(low: float, high: float, dtype: DType = DType.INT8) -> AffineParams:

@@ -17,7 +17,6 @@ from toolchain.graph import RECURRENT, WEIGHTED, DType, Graph, Node, Op, Structu
 from toolchain.graph.graph import unique_name
 from toolchain.quantization.affine import (
     AffineParams,
-    asymmetric_params,
     bias_params,
     largest_integer,
     symmetric_params,
@@ -27,6 +26,7 @@ from toolchain.quantization.groups import fixed_params, separate_fixed, shared_g
 from toolchain.quantization.islands import find_float_nodes
 from toolchain.quantization.masks import limit_masks
 from toolchain.quantization.quantized import QuantizedGraph
+from toolchain.quantization.range_methods import activation_params
 from toolchain.quantization.ranges import Ranges, range_of
 from toolchain.quantization.scheme import NUMBERS, Granularity, NumberFormat, Scheme
 
@@ -124,10 +124,7 @@ def _no_finer(params: AffineParams, step: float) -> AffineParams:
 
 def _activation(extent: tuple[float, float], dtype: DType, scheme: Scheme) -> AffineParams:
     # the int16 kernels know no zero point
-    if not scheme.activation_symmetric and dtype is not DType.INT16:
-        return asymmetric_params(*extent, dtype)
-    params = symmetric_params(np.asarray(max(abs(bound) for bound in extent)), dtype)
-    return replace(params, q_min=params.q_min - 1)
+    return activation_params(*extent, dtype, symmetric=scheme.activation_symmetric or dtype is DType.INT16)
 
 
 def refit_weights(graph: Graph, params: Mapping[str, AffineParams]) -> dict[str, AffineParams]:

@@ -4,7 +4,8 @@ means, a moving average of the extremes, and a histogram of fixed size.
 The histogram has `BINS` bins over `[-extent, extent]`, `extent` a power of two. When a value falls outside, `extent`
 doubles and neighbouring bins merge, so the counts stay exact and the memory does not depend on the number of samples.
 
-The moving average is over batches, one minimum and one maximum a batch (Jacob et al., arXiv 1712.05877, section 3.1;
+The moving average is over batches as they are given, or as many samples at a time as a graph that mixes samples was
+traced with: one minimum and one maximum each (Jacob et al., arXiv 1712.05877, section 3.1;
 TFLite's and PyTorch's observers): after n batches with the minima x_1 .. x_n
 
     average = sum_i m^(n-i) x_i / sum_i m^(n-i),    m = MOMENTUM

@@ -16,7 +16,7 @@ from toolchain.stages.states import CalibratedModel, TracedModel
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Stage[TracedModel, CalibratedModel]):
     """Extremes, channel means and a histogram of every activation over `samples`. Without `histograms` ranges can only
-    be minima and maxima, or moving averages of them; counting takes 2 to 8 % of running the model.
+    be minima and maxima, or moving averages of them; counting takes about 5 % of running the model.
 
     Memory does not depend on the number of samples. Raises SampleError where a sample does not fit the model.
     """

@@ -33,13 +33,13 @@ class Method(StrEnum):
 
 
 class Rounding(StrEnum):
-    """How weights are rounded: to nearest; so that each layer's result changes least (second order); learned layer by
-    layer (AdaRound) or block by block (BRECQ)."""
+    """How weights are rounded: to nearest; so that each layer's result changes least (second order); by gradient
+    descent from there, layer by layer (AdaRound) or block by block (BRECQ)."""
 
     NEAREST = "nearest"
     SECOND_ORDER = "second_order"
-    LAYERS = "layers"
-    BLOCKS = "blocks"
+    ADAROUND = "adaround"
+    BLOCK = "block"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +169,19 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
 
         assert self.samples is not None  # __post_init__ has seen to it
         samples = self.samples.checked(input_types(model.graph))
-        means = Means(samples, self.goal, self.alternatives, self.seed, self.seconds, self.most_bytes, progress)
+        means = Means(
+            samples=samples,
+            goal=self.goal,
+            alternatives=self.alternatives,
+            seed=self.seed,
+            seconds=self.seconds,
+            most_bytes=self.most_bytes,
+            progress=progress,
+        )
         if self.method == Method.GIVEN:
             return take_rungs(means, settings, self._asked()).model
         judge = Judge(model.reference, samples, self.formats, self.metric)
+        means = replace(means, learn_from=judge.learning_batches or None)
         start = replace(settings, correct_bias=False)
         return climb(Footing(start, start.quantized()), make_rungs(means, judge), judge, self.goal, progress=progress)
 
@@ -182,7 +191,7 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
             "measured ranges": self.ranges == RangeMethod.AUTO,
             "equalisation": self.equalise,
             "learned rounding": self.rounding == Rounding.SECOND_ORDER,
-            "rounding by layers": self.rounding == Rounding.LAYERS,
-            "rounding by blocks": self.rounding == Rounding.BLOCKS,
+            "rounding by layers": self.rounding == Rounding.ADAROUND,
+            "rounding by blocks": self.rounding == Rounding.BLOCK,
         }
         return tuple(name for name, is_wanted in wanted.items() if is_wanted)

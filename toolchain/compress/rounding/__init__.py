@@ -1,0 +1,1 @@
+"""Learned rounding of weights."""

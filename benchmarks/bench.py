@@ -23,6 +23,8 @@ from bars import Findings, missed, show
 from processes import ROOT, CommandFailed
 from rich.console import Console
 
+from toolchain.errors import ToolchainError
+
 SECTIONS = ("efficientnet", "quality", "latency", "networks", "memory", "conversion", "large", "classic")
 WIDTH = 110  # where there is no terminal to ask
 PACKAGES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
@@ -61,10 +63,10 @@ def machine() -> dict[str, Any]:
 
 
 def run_section(name: str, shop: Any, quick: bool) -> Findings:
-    """The section's findings; a process or an import that fails becomes a line in them."""
+    """The section's findings; a process, an import or a deployment that fails becomes a line in them."""
     try:
         found: Findings = importlib.import_module(f"sections.{name}").measure_section(shop, quick)
-    except (CommandFailed, ImportError) as error:
+    except (CommandFailed, ImportError, ToolchainError) as error:
         found = Findings(name, "could not be measured")
         found.notes += str(error).splitlines()
     return found

@@ -111,4 +111,4 @@ def in_format(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def learned(**options: Any) -> dict[str, Any]:
     """Options for everything that helps at one number format, whatever the gates say."""
-    return {"method": "given", "ranges": "auto", "equalise": True, "rounding": "blocks", "histograms": True, **options}
+    return {"method": "given", "ranges": "auto", "equalise": True, "rounding": "block", "histograms": True, **options}

@@ -18,6 +18,7 @@ from toolchain import Calibrate, Export, Quantize, Trace, samples_from
 from toolchain.engine.run import predict
 from toolchain.engine.simulate import Simulator
 from toolchain.errors import OptionError, UnsupportedError
+from toolchain.fidelity import Comparison
 from toolchain.formats.artifact import Format
 from toolchain.formats.onnx import OnnxRunner, check_onnx, read_onnx, write_onnx, write_onnx_files, writer
 from toolchain.formats.onnx.reader import parse_onnx
@@ -39,7 +40,6 @@ from toolchain.quantization import (
     unpack_int4,
 )
 from toolchain.quantization.affine import bias_params
-from toolchain.fidelity import Comparison
 from toolchain.validation.tensors import compare_tensors
 
 NETWORKS = ("mnist", "mobilenet_v2")

@@ -68,6 +68,11 @@ def test_it_goes_as_far_as_the_goal_needs():
     assert made.float_nodes
 
 
+def test_biases_are_corrected_even_where_the_goal_is_met_before():
+    _, facts = ladder(Residual, 24, goal=Goal())
+    assert [rung["rung"] for rung in facts["ladder"]] == ["min-max", "bias correction"]
+
+
 def test_files_and_simulation_say_the_same():
     for kind, size in ((Residual, 24), (Boxes, 12)):
         _, facts = ladder(kind, size, goal=Goal(sqnr_db=40.0))

@@ -271,8 +271,8 @@ def take_rungs(means: Means, settings: Settings, names: Sequence[str]) -> Footin
 def _plain_rungs(means: Means) -> tuple[Rung, ...]:
     """Those that need no judge."""
     return (
-        Rung("4-bit weights", partial(coarse_weights, means), is_needed=means.most_bytes is not None),
         Rung("bias correction", correct, is_free=True),
+        Rung("4-bit weights", partial(coarse_weights, means), is_needed=means.most_bytes is not None),
         Rung("measured ranges", partial(measured_ranges, means)),
         *(Rung(name, partial(on_graph, means, change)) for name, change in CHANGES.items()),
         Rung("output joins", partial(separate_joins, means)),

@@ -149,7 +149,7 @@ def format_options(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             lines += [f"{name}.{line}" for line in format_options(value)]
-        elif value not in (None, []):
+        elif name != "ladder" and value not in (None, []):  # it has a table of its own
             lines.append(f"{name} = {_value_text(value)}")
     return lines
 

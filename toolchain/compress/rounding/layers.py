@@ -64,9 +64,10 @@ class Folds:
         """For the layers of `weight`; one of few moments weighs the places of each output channel for itself."""
         node = weight.readers[0]
         product = Product.of(graph, node)
-        if not weight.is_shared and node["activation"] in WINDOWS and len(node.inputs) == 3 and product.parts == 1:
-            if product.shape[0] * product.columns**2 <= MOST_APART:
-                product = Product.of(graph, node, apart=True)
+        is_rectified = node["activation"] in WINDOWS and len(node.inputs) == 3
+        is_small = product.parts == 1 and product.shape[0] * product.columns**2 <= MOST_APART
+        if is_rectified and is_small and not weight.is_shared:
+            product = Product.of(graph, node, apart=True)
         return cls(Moments.empty(product), Moments.empty(product))
 
     def collect(self, streams: Streams, weight: RoundedWeight, readers: Iterable[Node], seed: int) -> None:
@@ -115,7 +116,7 @@ def learn_layer(
     start = product.matrix(torch.from_numpy(model.integers[weight.name].astype(np.float64)))
     found = round_matrix(objective, grid, start)
     if choose_scales:
-        found = _with_scales(model, weight, objective, grid, found, params)
+        found = _with_scales(objective, grid, found, product.per_group(_least_scales(model, weight, params)), params)
     if float(form.error(found.values, real).sum()) > float(form.error(start * grid.scale[..., None], real).sum()):
         found = Rounded(start, grid.scale)
     change = Change(
@@ -149,12 +150,9 @@ def bias_correction(moments: Moments, node: Node, rounded: Tensor, real: Tensor)
     return correction
 
 
-def _with_scales(
-    model: QuantizedGraph, weight: RoundedWeight, objective: Objective, grid: Grid, found: Rounded, params: AffineParams
-) -> Rounded:
-    least = _least_scales(model, weight, params)
-    scales = Product.of(model.graph, weight.readers[0]).per_group(least)
-    tried = round_with_scales(objective, grid, RATIOS, scales, shared=params.axis is None)
+def _with_scales(objective: Objective, grid: Grid, found: Rounded, least: Tensor, params: AffineParams) -> Rounded:
+    """What was found, or better integers at other scales, none below `least` (G, O)."""
+    tried = round_with_scales(objective, grid, RATIOS, least, shared=params.axis is None)
     one, other = objective.loss(found.integers, grid), objective.loss(tried.integers, replace(grid, scale=tried.scale))
     is_better = (other.sum() < one.sum()).expand_as(one) if params.axis is None else other < one
     integers = torch.where(is_better[..., None], tried.integers, found.integers)

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from toolchain.compress.rounding.patches import Product
 
-
 OUTSIDE = 0.1
 """Weight of a place whose result the activation cuts off."""
 
@@ -49,8 +48,8 @@ class Window:
 
 @dataclass
 class ReaderMoments:
-    """Weighted sums of one reader of a weight: `mass` (G,) of the weights, `rounded` and `real` (G, K) of the two inputs,
-    `results` (G, O) of the float layer."""
+    """Weighted sums of one reader of a weight: `mass` (G,) of the weights, `rounded` and `real` (G, K) of the two
+    inputs, `results` (G, O) of the float layer."""
 
     mass: Tensor
     rounded: Tensor
@@ -88,8 +87,8 @@ class Moments:
         return cls(product, zeros, zeros.clone())
 
     def add(self, reader: str, rounded: Tensor, real: Tensor, weight: Tensor, window: Window | None = None) -> None:
-        """Take in patches `(G, K, n)` of both inputs; `weight` is the float layer's matrix. With a `window` every output
-        channel is a group and weighs the places for itself."""
+        """Take in patches `(G, K, n)` of both inputs; `weight` is the float layer's matrix. With a `window` every
+        output channel is a group and weighs the places for itself."""
         self.rows += rounded.shape[2]
         results = (weight.reshape(len(real), -1, weight.shape[2]) @ real).reshape(*weight.shape[:2], -1)
         weights = None if window is None else window.weights(results)

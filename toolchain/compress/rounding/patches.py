@@ -43,7 +43,7 @@ class Product:
 
     @classmethod
     def of(cls, graph: Graph, node: Node, *, apart: bool = False) -> Product:
-        """`apart` makes a group of every output channel: G is then C_out, while patches keep the groups of the input."""
+        """`apart` makes a group of every output channel: G is C_out then, patches keep the groups of the input."""
         shape = graph.types[node.inputs[1]].shape
         if node.op is Op.DEPTHWISE_CONV2D:
             groups = graph.types[node.inputs[0]].shape[1]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from toolchain.compress.rounding.moments import Form
 
-DAMPING = 0.3
+DAMPING = 1.0
 """Added to the diagonal of H where integers are chosen, as a share of its mean: what rounding must not lean on."""
 
 DAMPINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -91,7 +91,7 @@ def choose_damping(real: Tensor, folds: tuple[Form, Form]) -> tuple[float, float
             linear = 2 * float(((step * slope).sum(1) * weight).sum())
             square = float((weight[:, :, None] * curve * weight[:, None, :]).sum())
             errors[row] += torch.tensor([start + share * linear + share**2 * square for share in SHARES])
-    near = errors <= errors.min() * (1 + _TOLERANCE)
+    near = errors <= errors.min() + _TOLERANCE * errors.min().abs()
     cautious = [(row, column) for column in reversed(range(len(SHARES))) for row in reversed(range(len(DAMPINGS)))]
     row, column = next(place for place in cautious if near[place])
     return DAMPINGS[row], SHARES[column]

@@ -30,6 +30,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--model", default="efficientnet_lite0")
     parser.add_argument("--calibration", default="photos")
     parser.add_argument("--target", default="arm64")
+    parser.add_argument("--recipe", default="static", help="the target's recipe; peers climb no ladder either")
     parser.add_argument("--samples", type=int, default=100, help="calibration samples")
     parser.add_argument("--in-out", choices=("integer", "float"), help="in- and outputs (if not the target's)")
     parser.add_argument("--store", type=Path, help="folder for finished stages")
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace, account: Account) -> None:
         target=arguments.target,
         calibration=arguments.calibration,
         out=arguments.out,
+        recipe=arguments.recipe,
         calibration_count=arguments.samples,
         options={"in_out": InOut(arguments.in_out)} if arguments.in_out else {},
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.compress.channels import CHANNEL_RULES
+from toolchain.compress.channels.rules import CHANNEL_RULES
 from toolchain.engine.evaluate import ACTIVATE, EVALUATIONS
 from toolchain.formats.onnx import ONNX_LOWERINGS
 from toolchain.formats.tflite import TFLITE_LOWERINGS

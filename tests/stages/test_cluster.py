@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain.compress.magnitude import weight_names
+from toolchain.compress.pruning.magnitude import weight_names
 from toolchain.engine.run import predict
 from toolchain.errors import OptionError
 from toolchain.graph import Op

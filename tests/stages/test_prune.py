@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain.compress.importance import Importance
+from toolchain.compress.pruning.importance import Importance
 from toolchain.engine.run import predict
 from toolchain.errors import OptionError, OrderError
 from toolchain.graph import fold, fold_structure

@@ -1,7 +1,7 @@
 """The closed set of ops, in the field's words, with the inputs and attributes each takes.
 
 An op is one line here and one line in each facet table: shape (`graph.shapes`), cost (`graph.cost`), torch evaluation
-(`engine.evaluate`), channel rule (`compress.channels`), quantization rule (`quantization.rules`), ONNX lowering
+(`engine.evaluate`), channel rule (`compress.channels.rules`), quantization rule (`quantization.rules`), ONNX lowering
 (`formats.onnx.lowerings`) and TFLite lowering (`formats.tflite.lowerings`). `tests/test_facets.py` walks them all.
 
 Attribute conventions: `stride`, `dilation`, `kernel_size` are `(height, width)`; `padding` is `(top, left, bottom,

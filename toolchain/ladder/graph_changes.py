@@ -12,11 +12,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from toolchain.compress.absorb import absorb_high_biases
-from toolchain.compress.equalise import Ceilings, equalise
-from toolchain.compress.migrate import migrate
-from toolchain.compress.sensitivity import measure_sensitivity
-from toolchain.compress.split import split_channels
+from toolchain.compress.equalisation.absorb import absorb_high_biases
+from toolchain.compress.equalisation.equalise import Ceilings, equalise
+from toolchain.compress.equalisation.migrate import migrate
+from toolchain.compress.equalisation.split import split_channels
+from toolchain.compress.fisher import measure_sensitivity
 from toolchain.engine.observe import observe
 from toolchain.graph import Graph, Structure
 from toolchain.ladder.settings import Settings, with_measured_ranges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from toolchain.compress.codebook import MOST_CLUSTERS, ClusterPlan, apply_codebooks, plan_codebooks
+from toolchain.compress.clustering.codebook import MOST_CLUSTERS, ClusterPlan, apply_codebooks, plan_codebooks
 from toolchain.errors import OptionError
 from toolchain.graph import Graph, Structure, fold, fold_structure
 from toolchain.progress import SILENT, Progress

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.compress.importance import NEEDS_SAMPLES, Importance
-from toolchain.compress.magnitude import MagnitudePlan, apply_masks, plan_magnitude
-from toolchain.compress.pruning import PruningPlan, apply, apply_structure, plan_pruning
+from toolchain.compress.pruning.importance import NEEDS_SAMPLES, Importance
+from toolchain.compress.pruning.magnitude import MagnitudePlan, apply_masks, plan_magnitude
+from toolchain.compress.pruning.structured import PruningPlan, apply, apply_structure, plan_pruning
 from toolchain.errors import OptionError, OrderError, raise_collected
 from toolchain.progress import SILENT, Progress
 from toolchain.samples import SampleSet
@@ -32,7 +32,7 @@ class PruneKind(StrEnum):
 class Prune(Stage[TracedModel, TracedModel]):
     """Remove `ratio` of the channels of each group, or of the weights of each tensor.
 
-    For channels: `importance` says which go (see `toolchain.compress.importance`), `round_to` is the multiple
+    For channels: `importance` says which go (see `toolchain.compress.pruning.importance`), `round_to` is the multiple
     that what is kept is rounded up to, `samples` are what `contribution` measures on, `seed` is what `random`
     draws from.
     """

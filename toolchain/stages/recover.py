@@ -25,8 +25,8 @@ class Recover(Stage[Any, Any]):
     grid hold.
 
     A quantized model is trained through fake quantization, a traced one (after pruning, say) in float. Options as in
-    `compress.distill.Distillation`. The model comes back unchanged where training did not bring it nearer to the
-    reference.
+    `compress.recovery.distill.Distillation`. The model comes back unchanged where training did not bring it nearer to
+    the reference.
     """
 
     name = "recover"
@@ -59,7 +59,7 @@ class Recover(Stage[Any, Any]):
         return state
 
     def _run(self, model: Trainable, progress: Progress) -> Trainable:
-        from toolchain.compress.distill import Distillation, distill
+        from toolchain.compress.recovery.distill import Distillation, distill
         from toolchain.engine.run import runnable_batches
 
         module: Any = model.to_module()

@@ -1,0 +1,1 @@
+"""Scales moved between layers, the function unchanged, so that rounding costs less."""

@@ -1,0 +1,1 @@
+"""What can be done without: importance, and plans that say what goes before it does."""

@@ -328,6 +328,22 @@ def test_a_missing_package_names_the_extra(tmp_path: Path) -> None:
         load_samples(toml)
 
 
+def test_photographs_may_lie_beside_the_toml(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    for name, level in (("a", 10), ("b", 200)):
+        Image.new("RGB", (64, 64), (level, level, level)).save(tmp_path / "own" / f"{name}.png")
+    toml = tmp_path / "x.toml"
+    toml.write_text(
+        'calibration_count = 3\njudging_count = 2\n[source]\nkind = "photographs"\n'
+        'calibration_files = ["own/a.png"]\njudging_files = ["own/b.png"]\n[preprocess]\ncrop = 32\nmean = 0\nstd = 1\n'
+    )
+    samples = load_samples(toml)
+    assert [np.unique(next(part).inputs[0]).tolist() for part in (samples.calibration(), samples.judging())] == [
+        [10.0],
+        [200.0],
+    ]
+
+
 def test_samples_need_no_torch() -> None:
     code = (
         "import sys, numpy; from toolchain.samples import load_samples, samples_from; "

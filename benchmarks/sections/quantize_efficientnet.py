@@ -8,13 +8,13 @@ import numpy as np
 from bars import Figures, Findings
 from hard.peers import PeerFile
 from ours_quantized import better_than, in_format, nearest
+from pictures import pictures
 from quantize_shop import Judged, QuantizeShop, check_format, judge_file, predict_torch, worst
-from workshop import photos
 
 from toolchain.zoo.resolve import load_model
 
 MODEL, CALIBRATION = "efficientnet_lite0", 100
-CROPS, QUICK_CROPS = 300, 100
+CROPS, QUICK_CROPS = 350, 140
 MORE_DB, SAME, SAME_PER_TENSOR, SAME_INT4 = 3.0, 0.99, 0.97, 0.90
 MOST_S, MOST_SIMPLE_S = 600.0, 30.0
 PER_CHANNEL = ("minmax", "percentile", "entropy", "shipped", "mended")
@@ -25,10 +25,9 @@ MARGIN_DB, MARGIN = 0.5, 0.005
 
 def measure_section(shop: QuantizeShop, quick: bool) -> Findings:
     count = QUICK_CROPS if quick else CROPS
-    found = Findings(
-        "quantize_efficientnet", f"EfficientNet-Lite0, {CALIBRATION} calibration crops, {count} others judge"
-    )
-    samples = photos(CALIBRATION, count)
+    samples, photographs = pictures(shop.sources, shop.folder, CALIBRATION, count)
+    title = f"EfficientNet-Lite0, {CALIBRATION} calibration crops, {count} others judge ({photographs})"
+    found = Findings("quantize_efficientnet", title)
     module = load_model(MODEL).module
     crops = np.concatenate([batch.inputs[0] for batch in samples.judging()])
     wanted = predict_torch(module, crops)

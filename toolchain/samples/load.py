@@ -97,7 +97,7 @@ def _make_set(name: str, folder: Path, spec: CalibrationSpec) -> SampleSet:
         case DigitsSource() as source:
             return _digits_set(name, source, spec)
         case PhotographsSource() as source:
-            return _photographs_set(name, source, spec)
+            return _photographs_set(name, folder, source, spec)
         case ImagesSource() as source:
             return _rows_set(name, *_image_rows(name, folder, source, spec), spec)
         case NpzSource() as source:
@@ -141,11 +141,11 @@ def _digits_set(name: str, source: DigitsSource, spec: CalibrationSpec) -> Sampl
     )
 
 
-def _photographs_set(name: str, source: PhotographsSource, spec: CalibrationSpec) -> SampleSet:
+def _photographs_set(name: str, folder: Path, source: PhotographsSource, spec: CalibrationSpec) -> SampleSet:
     preprocess = spec.preprocess or Preprocess()
 
     def selection(files: tuple[str, ...], count: int, seed: int) -> Selection:
-        paths = [packaged_file(file) for file in files]
+        paths = [folder / file if (folder / file).is_file() else packaged_file(file) for file in files]
         return Selection(CropRows(paths, count, seed, source, preprocess), tuple(range(count)))
 
     calibration = spec.calibration_count or CALIBRATION_COUNT

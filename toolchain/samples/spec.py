@@ -51,7 +51,7 @@ class DigitsSource(_Table):
 class PhotographsSource(_Table):
     """Random resized crops of single photographs, some of which are kept apart for judging.
 
-    A file is named by the package that carries it, e.g. `skimage/data/coffee.png`.
+    A file is named by its path from the TOML, or by the package that carries it, e.g. `skimage/data/coffee.png`.
     """
 
     kind: Literal["photographs"]

@@ -13,6 +13,7 @@ from toolchain.graph import DType
 from toolchain.ladder.goal import Goal
 from toolchain.progress import Progress
 from toolchain.quantization import NumberFormat, QuantizedGraph, Scheme
+from toolchain.quantization.normal_means import batch_norm_means
 from toolchain.quantization.range_methods import RangeMethod, choose_range
 from toolchain.samples import SampleSet
 from toolchain.stages.inputs import input_types
@@ -42,16 +43,34 @@ class Rounding(StrEnum):
     BLOCK = "block"
 
 
+class BiasMeans(StrEnum):
+    """Where the channel means come from that biases are corrected with: measured on the samples, or what batch norms
+    remember of training."""
+
+    SAMPLES = "samples"
+    BATCH_NORM = "batch_norm"
+
+
+_CHOICES: dict[str, type[StrEnum]] = {
+    "method": Method,
+    "numbers": NumberFormat,
+    "ranges": RangeMethod,
+    "rounding": Rounding,
+    "bias_means": BiasMeans,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Stage[CalibratedModel, QuantizedModel]):
     """Quantization after `scheme`, in the number format `numbers` (w8a8 is what the device asks for).
 
     `weight_bits` (2 to 8) narrows the integers of weights. `percentile` is the share of values that the percentile
     method keeps, in percent; `equalise` brings channels near to each other first; `correct_bias` takes the mean shift
-    of rounded weights out of the biases; `rounding` says how weights are rounded. With `method = "auto"` these are
-    where the ladder starts: it climbs until `goal` is met on `samples`, judging the files of `formats` by `metric`
-    where one is given, and takes one of `alternatives` where nothing else helps. `most_bytes` is what all weights may
-    take: some get 4 bits then. `seconds` is about how long learning may last, `seed` what it draws from.
+    of rounded weights out of the biases, `bias_means` says whose means; `rounding` says how weights are rounded. With
+    `method = "auto"` these are where the ladder starts: it climbs until `goal` is met on `samples`, judging the files
+    of `formats` by `metric` where one is given, and takes one of `alternatives` where nothing else helps. `most_bytes`
+    is what all weights may take: some get 4 bits then. `seconds` is about how long learning may last, `seed` what it
+    draws from.
 
     Raises UnsupportedError where an op has no integer kernel, OptionError where an option needs samples or histograms
     that were not given.
@@ -69,6 +88,7 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
     percentile: float = 99.999
     equalise: bool = False
     correct_bias: bool = True
+    bias_means: BiasMeans = BiasMeans.SAMPLES
     rounding: Rounding = Rounding.NEAREST
     samples: SampleSet | None = None
     formats: tuple[Format, ...] = (Format.ONNX, Format.TFLITE)
@@ -83,14 +103,15 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
         findings = []
         if not isinstance(self.percentile, (int, float)) or not 50 < self.percentile <= 100:
             findings.append(f"percentile must lie in (50, 100], not {self.percentile!r}")
-        choices = {"method": Method, "ranges": RangeMethod, "numbers": NumberFormat, "rounding": Rounding}
-        for name, known in choices.items():
+        for name, known in _CHOICES.items():
             if getattr(self, name) not in list(known):
                 findings.append(f"{name} is {getattr(self, name)!r}: choose {' or '.join(known)}")
         if self.weight_bits is not None and (not isinstance(self.weight_bits, int) or not 2 <= self.weight_bits <= 8):
             findings.append(f"weight_bits is {self.weight_bits!r}: give a whole number from 2 to 8")
         if self.needs_samples and not isinstance(self.samples, SampleSet):
             findings.append("samples are needed for this: give a SampleSet, or toolchain.samples_from(...)")
+        if self.bias_means == BiasMeans.BATCH_NORM and (self.equalise or self.method == Method.AUTO):
+            findings.append("bias_means = batch_norm is of the graph as traced, which equalise and auto change")
         raise_collected(OptionError, "quantize cannot work with these options:", findings)
 
     @property
@@ -137,6 +158,10 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
     def _settings(self, model: CalibratedModel) -> Settings:
         from toolchain.ladder.settings import Settings
 
+        statistics = model.statistics
+        if self.bias_means == BiasMeans.BATCH_NORM:
+            means = batch_norm_means(model.reference)
+            statistics = {name: replace(found, means=means.get(name)) for name, found in statistics.items()}
         scheme = replace(self.scheme.with_numbers(self.numbers), weight_bits=self.weight_bits)
         method = RangeMethod.MINMAX if self.ranges == RangeMethod.AUTO else self.ranges
         try:
@@ -148,14 +173,14 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
                     symmetric=scheme.activation_symmetric,
                     percentile=self.percentile,
                 )
-                for name, found in model.statistics.items()
+                for name, found in statistics.items()
             }
         except ValueError as error:
             raise OptionError(str(error), hint="set histograms = true in the calibrate stage") from error
         return Settings(
             graph=model.graph,
             structure=model.structure,
-            statistics=model.statistics,
+            statistics=statistics,
             scheme=scheme,
             ranges=ranges,
             correct_bias=self.correct_bias,

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from toolchain.compress.rounding.moments import Form
 
-DAMPING = 1.0
+DAMPING = 3.0
 """Added to the diagonal of H where integers are chosen, as a share of its mean: what rounding must not lean on."""
 
 DAMPINGS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)

@@ -11,6 +11,7 @@ import numpy as np
 from toolchain.graph import DType, Graph, Structure
 from toolchain.quantization import NumberFormat, QuantizedGraph, Scheme, TensorStatistics, assign_params
 from toolchain.quantization.correct import correct_biases
+from toolchain.quantization.range_methods import PERCENT
 from toolchain.quantization.ranges import Ranges
 
 
@@ -18,7 +19,8 @@ from toolchain.quantization.ranges import Ranges
 class Settings:
     """A folded float graph, the statistics of its activations, and every choice that rounding it leaves open: ranges of
     activations, ends of the weights' grids, number formats of single nodes, and whether biases are corrected.
-    `has_measured_ranges` tells that the ranges were chosen by measuring."""
+    `has_measured_ranges` tells that the ranges were chosen by measuring, `percentile` what share of values (in percent)
+    the percentile method keeps where it is among those measured."""
 
     graph: Graph
     structure: Structure
@@ -29,6 +31,7 @@ class Settings:
     numbers: Mapping[str, NumberFormat] = field(default_factory=dict)
     correct_bias: bool = False
     has_measured_ranges: bool = False
+    percentile: float = PERCENT
 
     def quantized(self) -> QuantizedGraph:
         """The quantized graph, weights rounded to nearest. Raises UnsupportedError as `assign_params`."""
@@ -70,6 +73,7 @@ def with_measured_ranges(
         batches,
         dtype=settings.scheme.activation_dtype or DType.INT8,
         symmetric=settings.scheme.activation_symmetric,
+        percentile=settings.percentile,
     )
     ranges = {name: extent for name, (_, extent) in chosen.items()}
     counts = Counter(str(method) for method, _ in chosen.values())

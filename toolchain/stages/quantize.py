@@ -14,7 +14,7 @@ from toolchain.ladder.goal import Goal
 from toolchain.progress import Progress
 from toolchain.quantization import NumberFormat, QuantizedGraph, Scheme
 from toolchain.quantization.normal_means import batch_norm_means
-from toolchain.quantization.range_methods import RangeMethod, choose_range
+from toolchain.quantization.range_methods import PERCENT, RangeMethod, choose_range
 from toolchain.samples import SampleSet
 from toolchain.stages.inputs import input_types
 from toolchain.stages.stage import Stage
@@ -85,7 +85,7 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
     numbers: NumberFormat = NumberFormat.W8A8
     weight_bits: int | None = None
     ranges: RangeMethod = RangeMethod.MINMAX
-    percentile: float = 99.999
+    percentile: float = PERCENT
     equalise: bool = False
     correct_bias: bool = True
     bias_means: BiasMeans = BiasMeans.SAMPLES
@@ -184,6 +184,7 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
             scheme=scheme,
             ranges=ranges,
             correct_bias=self.correct_bias,
+            percentile=self.percentile,
         )
 
     def _climb(self, model: CalibratedModel, settings: Settings, progress: Progress) -> Climb | QuantizedGraph:

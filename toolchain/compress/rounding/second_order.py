@@ -80,17 +80,19 @@ def choose_damping(real: Tensor, folds: tuple[Form, Form]) -> tuple[float, float
     """The damping and the share of the target that do best on samples they were not fitted to: each fold's float
     optimum is judged by the other's moments. Of those within 2 % of the best, the most cautious."""
     errors = torch.zeros(len(DAMPINGS), len(SHARES), dtype=torch.float64)
+    shares = torch.tensor(SHARES, dtype=torch.float64)
     for fitted, judge in (folds, folds[::-1]):
-        values, vectors = torch.linalg.eigh(fitted.square)
-        step = real @ (fitted.cross.transpose(1, 2) - fitted.square) @ vectors
-        slope = real @ (judge.square - judge.cross.transpose(1, 2)) @ vectors
-        curve = (step.transpose(1, 2) @ step) * (vectors.transpose(1, 2) @ judge.square @ vectors)
+        step = (real @ (fitted.cross.transpose(1, 2) - fitted.square)).transpose(1, 2)
+        slope = real @ (judge.square - judge.cross.transpose(1, 2))
         start = float(judge.error(real, real).sum()) + judge.power
         for row, damping in enumerate(DAMPINGS):
-            weight = 1 / (values.clamp_min(0) + damping * values.mean(1, keepdim=True) + 1e-300)
-            linear = 2 * float(((step * slope).sum(1) * weight).sum())
-            square = float((weight[:, :, None] * curve * weight[:, None, :]).sum())
-            errors[row] += torch.tensor([start + share * linear + share**2 * square for share in SHARES])
+            factor, failed = torch.linalg.cholesky_ex(_damped(fitted.square, damping))
+            if failed.any():
+                errors[row] = torch.inf
+                continue
+            moved = torch.cholesky_solve(step, factor).transpose(1, 2)
+            linear, square = 2 * float((moved * slope).sum()), float(((moved @ judge.square) * moved).sum())
+            errors[row] += start + shares * linear + shares**2 * square
     near = errors <= errors.min() + _TOLERANCE * errors.min().abs()
     cautious = [(row, column) for column in reversed(range(len(SHARES))) for row in reversed(range(len(DAMPINGS)))]
     row, column = next(place for place in cautious if near[place])

@@ -10,7 +10,7 @@ from typing import Any
 
 from toolchain.atomic import remove_leftovers
 from toolchain.errors import OptionError, OrderError, SampleError, UnsupportedError
-from toolchain.formats.artifact import Format, InOut
+from toolchain.formats.artifact import Format, InOut, SparseWeights
 from toolchain.graph import DType, fold
 from toolchain.knowledge import did_you_mean
 from toolchain.ladder.goal import Goal
@@ -137,10 +137,11 @@ def stage_options(target: Target, profile: DeviceProfile) -> dict[str, Any]:
     return {
         "scheme": profile.scheme,
         "unroll_recurrent": not profile.execution.float_ops,
-        "round_to": profile.compute.channel_multiple,
+        "round_to": profile.kernels.simd_channels,
         "formats": tuple(Format(kind) for kind in target.formats),
         "in_out": InOut(target.in_out),
         "dynamic_batch": target.dynamic_batch,
+        "sparse": SparseWeights(target.sparse) if profile.kernels.sparse else SparseWeights.NEVER,
         "goal": _goal(target.gates),
         "alternatives": alternatives(profile),
         "onnx_opset": target.onnx.opset,

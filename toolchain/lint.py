@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import BudgetError, OptionError
+from toolchain.formats.tflite import plan_sparse
 from toolchain.graph import Finding, fold
 from toolchain.graph.cost import peak_activation_bytes
 from toolchain.profiles import check_flash, check_ram, device_findings
+from toolchain.quantization import QuantizedGraph
 from toolchain.stages.trace import as_arrays
 from toolchain.targets import load_target
 
@@ -67,6 +69,8 @@ def lint(model: Any, *, target: str | Path, example_inputs: Sequence[Any] | Mapp
         *_told(partial(check_flash, "the int8 weights", weight_bytes, profile, wanted.device)),
     ]
     found = device_findings(graph, profile)
+    if profile.kernels.sparse is not None and "tflite" in wanted.formats:
+        found += plan_sparse(QuantizedGraph(graph, {})).refused
     return LintReport(name, wanted.device, found, tuple(memory), weight_bytes, peak_activation_bytes(graph, 1))
 
 

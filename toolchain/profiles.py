@@ -40,7 +40,6 @@ class Compute(Table):
     int8_dot_product: bool = False
     int8_macs_per_cycle: int | None = Field(None, gt=0)
     clock_mhz: int | None = Field(None, gt=0)
-    channel_multiple: int = Field(1, ge=1, description="channels kept by pruning are rounded to this")
 
 
 class SchemeTable(Table):
@@ -109,6 +108,47 @@ class Saving(Table):
     why: str
 
 
+class SparseKernels(Table):
+    """Kernels that skip zero weights: of which ops, in files of which numbers, and above which share of zeros they run.
+
+    `layout` is what else must hold: with `nchw_cluster`, every layer between a 3x3 convolution of stride 2 over three
+    channels and a global mean must have a kernel channels first, and the share is that of all their 1x1 weights."""
+
+    formats: tuple[NumberFormat, ...]
+    ops: tuple[Op, ...]
+    above: float = Field(ge=0, lt=1, description="share of zero weights that must be passed")
+    layout: Literal["any", "nchw_cluster"] = "any"
+    source: str
+
+
+class CodebookKernels(Table):
+    """What reads weights as a palette and indices: `granularity` is how many codebooks a tensor may have for the saving
+    to be paid, `values` how many entries one may have."""
+
+    granularity: Granularity
+    values: int = Field(ge=2)
+    pays: tuple[Pays, ...]
+    source: str
+
+    def fits(self, granularity: Granularity, values: int) -> bool:
+        """Whether codebooks of so many values, one a tensor or one a channel, are paid for."""
+        shared = granularity is Granularity.PER_TENSOR or self.granularity is Granularity.PER_CHANNEL
+        return shared and values <= self.values
+
+
+class Kernels(Table):
+    """What the device's kernels make of compressed weights. Absent: they make nothing of it.
+
+    `simd_channels` is the multiple of output channels that kernels compute at a time, so that what pruning keeps is
+    rounded to it. `zeros_pay` is what single zero weights buy wherever they lie, in int8."""
+
+    simd_channels: int = Field(1, ge=1)
+    zeros_pay: tuple[Pays, ...] = (Pays.DOWNLOAD,)
+    sparse: SparseKernels | None = None
+    codebooks: CodebookKernels | None = None
+    source: str = ""
+
+
 class DeviceProfile(Table):
     """One device. `source` names where its figures come from."""
 
@@ -119,6 +159,7 @@ class DeviceProfile(Table):
     memory: Memory = Memory()
     quantization: SchemeTable = SchemeTable()
     execution: Execution = Execution()
+    kernels: Kernels = Kernels()
     savings: dict[Literal["structured", "unstructured", "codebook", "int8"], Saving] = {}
 
     @property

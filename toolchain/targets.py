@@ -46,6 +46,10 @@ class Target(Table):
     formats: tuple[Literal["onnx", "tflite"], ...] = ("onnx", "tflite")
     in_out: Literal["integer", "float"] = "integer"
     dynamic_batch: bool = Field(False, description="files take any number of samples at a time")
+    sparse: Literal["auto", "smaller", "never"] = Field(
+        "auto",
+        description="TFLite files store weights without zeros: where kernels skip them, where it saves bytes, never",
+    )
     onnx: OnnxTable = OnnxTable()
     recipes: dict[str, tuple[dict[str, Any], ...]]
     left_out: dict[str, str] = Field({})

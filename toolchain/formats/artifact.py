@@ -26,10 +26,19 @@ class InOut(StrEnum):
     FLOAT = "float"
 
 
+class SparseWeights(StrEnum):
+    """Which weights full of zeros a TFLite file stores as sparse tensors: those whose zeros a kernel then skips, all
+    that take fewer bytes so, or none."""
+
+    AUTO = "auto"
+    SMALLER = "smaller"
+    NEVER = "never"
+
+
 @dataclass(frozen=True)
 class TensorFacts:
     """One tensor as found in a file; `shape` is the file's own (physical) shape, `bytes` its stored size if
-    constant."""
+    constant. `stored_values` counts the values of a constant of which only what is not zero is stored."""
 
     name: str
     dtype: DType
@@ -39,6 +48,11 @@ class TensorFacts:
     zero_point: tuple[int, ...] = ()
     axis: int | None = None
     bytes: int = 0
+    stored_values: int | None = None
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.stored_values is not None
 
 
 @dataclass(frozen=True)

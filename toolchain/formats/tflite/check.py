@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.formats.artifact import TensorFacts
+from toolchain.formats.artifact import SparseWeights, TensorFacts
 from toolchain.formats.tflite.kernels import dilated, row_order, rows_of
 from toolchain.formats.tflite.layout import Flattened, Layout, identity
 from toolchain.formats.tflite.parse import Operator, ParsedModel, parse
 from toolchain.formats.tflite.reader import activation_layouts
+from toolchain.formats.tflite.sparse_plan import SparsePlan, plan_sparse
 from toolchain.graph import RECURRENT, DType, Graph, Op
 from toolchain.quantization import AffineParams, QuantizedGraph, Reals
 
@@ -25,8 +26,10 @@ _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 _ROWS = re.compile(r"(.+)/rows_(\d+)_(\d+)(?:_\d+)?")
 
 
-def check_tflite(content: bytes, model: Graph | QuantizedGraph) -> list[str]:
-    """Everything in which the file differs from `model`, one line each.
+def check_tflite(
+    content: bytes, model: Graph | QuantizedGraph, *, sparse: SparseWeights = SparseWeights.NEVER
+) -> list[str]:
+    """Everything in which the file differs from `model` and from what `sparse` asks of it, one line each.
 
     Raises OptionError where `content` is damaged or no TFLite file, UnsupportedError where it is beyond the
     toolchain.
@@ -37,6 +40,7 @@ def check_tflite(content: bytes, model: Graph | QuantizedGraph) -> list[str]:
         *_check_ends(file, quantized),
         *_check_activations(file, quantized),
         *_check_constants(file, quantized),
+        *_check_sparse(file, plan_sparse(quantized, sparse)),
         *_check_leftovers(file, quantized),
     ]
 
@@ -122,6 +126,45 @@ def _check_constants(file: _File, model: QuantizedGraph) -> Iterator[str]:
     yield from (f"{name}: the constant is missing" for name in sorted(missing & written))
 
 
+def _check_sparse(file: _File, plan: SparsePlan) -> Iterator[str]:
+    """Whether only what was to be stored without zeros is, and holds none."""
+    found = {facts.name: index for index, facts in enumerate(file.model.tensors) if facts.is_sparse}
+    yield from (f"{name}: is stored with its zeros" for name in sorted(plan.weights - set(found)))
+    yield from (f"{name}: is stored without its zeros" for name in sorted(set(found) - plan.weights))
+    for name, index in found.items():
+        stored, nonzero = file.model.tensors[index].stored_values or 0, np.count_nonzero(file.model.values[index])
+        if stored > nonzero:
+            yield f"{name}: {stored - nonzero} of the {stored} values stored are zero"
+
+
+def read_constants(content: bytes, model: QuantizedGraph) -> dict[str, np.ndarray]:
+    """The graph's constants as the file's bytes have them, in torch's layout; where a file holds one several times, the
+    last. Raises OptionError where `content` is damaged."""
+    file = _File.of(parse(content))
+    numbered = _Numbered(model.graph, model.params, model.corrections, model.float_nodes, model.reals)
+    found: dict[str, np.ndarray] = {}
+    for operator in file.model.operators:
+        for position, index in enumerate(operator.inputs):
+            if index not in file.model.values or (name := _constant_name(file, index, model)) is None:
+                continue
+            reader, place = _reader(file, operator, position)
+            numbers, _ = _wanted(file, reader, index, name, numbered)
+            layout = _constant_layout(file, reader, place, _result_layout(file, reader, name, model))
+            held = layout.to_logical(file.model.values[index]).reshape(-1)
+            places = numbers.reshape(-1)
+            whole = found.setdefault(name, np.zeros(model.graph.constants[name].size, held.dtype))
+            whole[places[places > 0] - 1] = held[places > 0]
+    return {name: whole.reshape(model.graph.constants[name].shape) for name, whole in found.items()}
+
+
+class _Numbered(QuantizedGraph):
+    """Constants that hold the numbers of their places, from 1 on, so that what a writer moves can be moved back."""
+
+    def stored_values(self, name: str) -> np.ndarray:
+        constant = self.graph.constants[name]
+        return np.arange(1, constant.size + 1).reshape(constant.shape)
+
+
 def _constant_name(file: _File, index: int, model: QuantizedGraph) -> str | None:
     """The graph's name of a constant; its second copy carries a number, some of its rows theirs."""
     name = file.model.tensors[index].name
@@ -202,11 +245,15 @@ def _check_constant(file: _File, operator: Operator, position: int, name: str, m
 
 
 def _reader(file: _File, operator: Operator, position: int) -> tuple[Operator, int]:
-    """What reads a constant, and as which input: through the DEQUANTIZE of one stored as float16 or integers."""
-    if operator.name == "DEQUANTIZE":
+    """What reads a constant, and as which input: through the DENSIFY of one stored without its zeros, and the
+    DEQUANTIZE of one stored as float16 or integers."""
+    while operator.name in ("DENSIFY", "DEQUANTIZE"):
         for reader in file.model.operators:
             if operator.outputs[0] in reader.inputs:
-                return reader, reader.inputs.index(operator.outputs[0])
+                operator, position = reader, reader.inputs.index(operator.outputs[0])
+                break
+        else:
+            break
     return operator, position
 
 

@@ -14,6 +14,7 @@ from toolchain.formats.tflite.flatbuffer import ModelBuilder, Operand
 from toolchain.formats.tflite.layout import Layout, Move, plan_moves
 from toolchain.formats.tflite.layout_rules import LayoutPlan, Placement
 from toolchain.formats.tflite.names import FileNames
+from toolchain.formats.tflite.sparse_plan import SparsePlan
 from toolchain.formats.tflite.versions import lowest_version
 from toolchain.graph import DType, Graph, Node, Op
 from toolchain.quantization import AffineParams
@@ -23,13 +24,14 @@ from toolchain.quantization import AffineParams
 class Numbers:
     """Parameters of the tensors that are integers in the file, what it holds for a constant, and the nodes (by their
     output) that compute in float all the same. `weights_only`: no activation is an integer. `on_reals`: nodes that
-    compute with no integer weight either."""
+    compute with no integer weight either. `sparse`: what is stored without its zeros."""
 
     params: Mapping[str, AffineParams]
     stored: Callable[[str], np.ndarray]
     float_nodes: Collection[str] = ()
     weights_only: bool = False
     on_reals: Collection[str] = ()
+    sparse: SparsePlan = SparsePlan()
 
 
 class Emitter:
@@ -163,10 +165,13 @@ class Emitter:
         self, name: str, values: np.ndarray, params: AffineParams | None = None, *, is_native: bool = False
     ) -> Operand:
         """A constant of these values, or the float32 tensor that a DEQUANTIZE makes of it: of float16, and of integers
-        beside float activations unless the operator has a kernel for the two (`is_native`). Runtimes do it at load."""
-        operand = self.builder.add_tensor(
-            name, values.shape, params.dtype if params else DType.of(values), params, values
-        )
+        beside float activations unless the operator has a kernel for the two (`is_native`). One stored without its
+        zeros is what a DENSIFY makes of it first. Runtimes do both at load."""
+        dtype, is_sparse = params.dtype if params else DType.of(values), name in self.numbers.sparse.weights
+        operand = self.builder.add_tensor(name, values.shape, dtype, params, values, is_sparse=is_sparse)
+        if is_sparse:
+            dense = self.builder.add_tensor(f"{name}/dense", values.shape, dtype, params)
+            operand = self.emit(Builtin.DENSIFY, [operand], dense, schema.DensifyOptionsT())
         is_read_as_it_is = params is not None and (is_native or not self.numbers.weights_only)
         return operand if is_read_as_it_is else self.real(operand)
 

@@ -16,6 +16,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from toolchain.errors import BudgetError, UnsupportedError
+from toolchain.formats.tflite.sparsity import encode_rows, to_schema
 from toolchain.graph import DType
 from toolchain.quantization import AffineParams, half, pack_int4
 
@@ -70,6 +71,7 @@ class ModelBuilder:
         self._tensors: list[Any] = []
         self._names: set[str] = set()
         self._operators: list[Any] = []
+        self._index_bytes = 0
         self._codes: dict[tuple[int, int], int] = {}
         # buffer 0 is empty and is what tensors without a constant point at
         self._buffers: list[Any] = [schema.BufferT()]
@@ -112,22 +114,28 @@ class ModelBuilder:
         values: np.ndarray | None = None,
         *,
         is_variable: bool = False,
+        is_sparse: bool = False,
     ) -> Operand:
-        """Declare a tensor; with `values` it is a constant, with `is_variable` a state that operators change. A name
-        already taken is numbered. Raises UnsupportedError for values that float16 cannot hold."""
+        """Declare a tensor; with `values` it is a constant, stored without its zeros where it `is_sparse`; with
+        `is_variable` a state that operators change. A name already taken is numbered. Raises UnsupportedError for
+        values that float16 cannot hold."""
         name = self._unique(name)
         declared = DType.FLOAT16 if self._is_half and dtype is DType.FLOAT32 else dtype
         if values is not None and declared is not dtype:
             values = _halved(name, values)
+        rows = encode_rows(values) if is_sparse and values is not None else None
+        values = values if rows is None else rows.values
         tensor = schema.TensorT(
             shape=np.asarray(shape, np.int32),
             type=TENSOR_TYPES[declared],
             buffer=0 if values is None else self.add_buffer(pack_int4(values) if dtype is DType.INT4 else values),
             name=name,
             quantization=None if params is None else _SharedQuantization(params),
+            sparsity=None if rows is None else to_schema(rows),
             hasRank=True,
             isVariable=is_variable,
         )
+        self._index_bytes += 0 if rows is None else rows.bytes
         self._tensors.append(tensor)
         return Operand(len(self._tensors) - 1, name, tuple(shape), dtype, params)
 
@@ -230,7 +238,7 @@ class ModelBuilder:
     def _vector_bytes(self) -> int:
         quantized = [tensor.quantization for tensor in self._tensors if tensor.quantization is not None]
         names = sum(4 * len(tensor.name) for tensor in self._tensors)
-        return names + sum(int(q.scale.nbytes + q.zeroPoint.nbytes) for q in quantized)
+        return names + self._index_bytes + sum(int(q.scale.nbytes + q.zeroPoint.nbytes) for q in quantized)
 
     def _unique(self, name: str) -> str:
         wanted, count = name, 0

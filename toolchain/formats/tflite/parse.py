@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from toolchain.errors import OptionError, UnsupportedError
 from toolchain.formats.artifact import TensorFacts
 from toolchain.formats.tflite.flatbuffer import IDENTIFIER, LIMIT_BYTES, SCHEMA_VERSION, TENSOR_TYPES
 from toolchain.formats.tflite.metadata import KEY, Mapped
+from toolchain.formats.tflite.sparsity import from_schema, is_sparse
 from toolchain.graph import DType
 from toolchain.quantization import unpack_int4
 
@@ -151,13 +152,19 @@ class _Reader:
         if (shape and min(shape) < 0) or dtype.stored_bytes(prod(shape)) > LIMIT_BYTES:
             raise ValueError(f"tensor {name!r} has the shape {shape}")
         scale, zero_point, axis = self._quantization(tensor, name, dtype, shape)
-        constant = None
-        if len(buffer):
+        constant, rows = None, None
+        if len(buffer) and is_sparse(self._table(tensor)):
+            self._table(tensor.Sparsity())
+            rows = from_schema(tensor.Sparsity(), shape, buffer.view(dtype.numpy))
+            constant = rows.decode()
+        elif len(buffer):
             if len(buffer) != dtype.stored_bytes(prod(shape)):
                 raise ValueError(f"{name!r} has {len(buffer)} bytes for {dtype}{list(shape)}")
             flat = unpack_int4(buffer, prod(shape)) if dtype is DType.INT4 else buffer.view(dtype.numpy)
             constant = flat.reshape(shape)
-        facts = TensorFacts(name, dtype, shape, constant is not None, scale, zero_point, axis, len(buffer))
+        facts = TensorFacts(name, dtype, shape, constant is not None, scale, zero_point, axis)
+        stored = None if rows is None else len(rows.values)
+        facts = replace(facts, bytes=rows.bytes if rows else len(buffer), stored_values=stored)
         self._tensors.append(facts)
         return constant
 

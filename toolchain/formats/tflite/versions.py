@@ -32,6 +32,7 @@ _RUNTIMES: Final[dict[int, dict[int, str]]] = {
     Builtin.DEPTHWISE_CONV_2D: {1: "1.5.0", 2: "1.12.0", 3: "1.14.0", 5: "2.3.0", 6: "2.3.0", 7: "2.11.0"},
     # version 2 says that int8 is meant, which version 1 computes as well; the reference kernels know 1 alone
     Builtin.DEPTH_TO_SPACE: {1: "2.1.0"},
+    Builtin.DENSIFY: {1: "2.2.0"},
     Builtin.DEQUANTIZE: {1: "1.13.1", 2: "1.14.0", 3: "1.14.0", 5: "2.7.0", 6: "2.11.0"},
     Builtin.DIV: {1: "1.6.0", 2: "2.3.0"},
     Builtin.ELU: {1: "1.14.0"},

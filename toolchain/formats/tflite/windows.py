@@ -82,9 +82,11 @@ def padded_input(emitter: Emitter, node: Node, windows: tuple[Window, Window]) -
     """The node's input, padded where neither SAME nor VALID says the same, and the padding to name."""
     (source, *_) = emitter.inputs(node)
     exact = exact_padding(windows)
-    if exact is not None:
+    # kernels channels first take the whole padding, as XNNPACK reads it from a PAD, and from SAME at stride 1 alone
+    is_whole = node.output in emitter.numbers.sparse.members and node["stride"] != (1, 1)
+    if exact is not None and not is_whole:
         return source, exact
-    around = [(0, 0), *((window.before, window.reached_after) for window in windows), (0, 0)]
+    around = [(0, 0), *((w.before, w.after if is_whole else w.reached_after) for w in windows), (0, 0)]
     shape = [before + size + after for size, (before, after) in zip(source.shape, around, strict=True)]
     target = emitter.temporary(f"{node.output}/padded", shape, source)
     lowest = node.op is Op.MAX_POOL2D and not emitter.is_non_negative(node.inputs[0])

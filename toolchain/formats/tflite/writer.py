@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
 
 from toolchain.errors import UnsupportedError, raise_collected
-from toolchain.formats.artifact import InOut
+from toolchain.formats.artifact import InOut, SparseWeights
 from toolchain.formats.tflite.dynamic_batch import follow_batch
 from toolchain.formats.tflite.emitter import Emitter, Numbers
 from toolchain.formats.tflite.flatbuffer import ModelBuilder, Operand
@@ -22,6 +23,7 @@ from toolchain.formats.tflite.lowerings import TFLITE_LOWERINGS
 from toolchain.formats.tflite.lowerings.recurrent import with_operators
 from toolchain.formats.tflite.metadata import KEY, RUNTIME_KEY, Mapped
 from toolchain.formats.tflite.names import INNER_SUFFIX, INTEGER_SUFFIX, plan_names
+from toolchain.formats.tflite.sparse_plan import SparsePlan, plan_sparse
 from toolchain.formats.tflite.versions import oldest_runtime
 from toolchain.graph import BATCHES, RECURRENT, WEIGHTED, DType, Graph, Op, with_batch
 from toolchain.quantization import QuantizedGraph, Reals
@@ -46,26 +48,29 @@ def write_tflite(
     in_out: InOut = InOut.INTEGER,
     name: str = "model",
     dynamic_batch: bool = False,
+    sparse: SparseWeights = SparseWeights.NEVER,
 ) -> bytes:
     """The file's bytes, the same for the same model.
 
     A `Graph` gives a float file. A `QuantizedGraph` gives one whose tensors are all integers; with
     `InOut.FLOAT` one QUANTIZE an input and one DEQUANTIZE an output stand around them. With `dynamic_batch` the
-    in- and outputs may be resized along axis 0, which must be the batch of all. Raises
+    in- and outputs may be resized along axis 0, which must be the batch of all. With `sparse`, weights full of zeros
+    are stored without them where XNNPACK then computes without them (`sparse_plan`). Raises
     UnsupportedError, listing all it found, where the model holds what TFLite cannot, and BudgetError where
     the file would pass 2 GiB.
     """
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
     raise_collected(UnsupportedError, "TFLite cannot hold this model:", _misfits(quantized))
     converts = isinstance(model, QuantizedGraph) and in_out is InOut.FLOAT
+    build = partial(_built, converts=converts, sparse=plan_sparse(quantized, sparse))
     written = with_operators(quantized, any_batch=dynamic_batch)
     on_reals = set(written.float_nodes) - set(quantized.graph.types)  # what is written out of recurrent layers
     if not dynamic_batch:
-        builder, inputs, outputs, metadata = _built(written, converts, on_reals)
+        builder, inputs, outputs, metadata = build(written, on_reals=on_reals)
         return builder.finish(name, inputs, outputs, metadata)
     first, second = (replace(written, graph=with_batch(written.graph, batch)) for batch in BATCHES)
-    builder, inputs, outputs, metadata = _built(first, converts, on_reals)
-    follow_batch(builder, _built(second, converts, on_reals)[0], quantized.graph.inputs[0].type.shape[0])
+    builder, inputs, outputs, metadata = build(first, on_reals=on_reals)
+    follow_batch(builder, build(second, on_reals=on_reals)[0], quantized.graph.inputs[0].type.shape[0])
     return builder.finish(name, inputs, outputs, metadata)
 
 
@@ -73,7 +78,7 @@ _Ends: TypeAlias = list[tuple[str, Operand]]
 
 
 def _built(
-    quantized: QuantizedGraph, converts: bool, on_reals: Collection[str]
+    quantized: QuantizedGraph, *, converts: bool, on_reals: Collection[str], sparse: SparsePlan
 ) -> tuple[ModelBuilder, _Ends, _Ends, dict[str, bytes]]:
     """The model under construction, its in- and outputs and its metadata."""
     graph, is_half = quantized.graph, quantized.reals is Reals.FLOAT16
@@ -82,7 +87,7 @@ def _built(
     weights_only = bool(quantized.params) and not quantized.has_integer_activations
     # float16 is what the builder makes of float32
     written = replace(quantized, reals=Reals.FLOAT32) if is_half else quantized
-    numbers = Numbers(quantized.params, written.stored_values, quantized.float_nodes, weights_only, on_reals)
+    numbers = Numbers(quantized.params, written.stored_values, quantized.float_nodes, weights_only, on_reals, sparse)
     emitter = Emitter(graph, numbers, plan, plan_names(graph, plan, quantized.params if converts else ()), builder)
     inputs = [(value.name, _add_input(emitter, value.name, converts)) for value in graph.inputs]
     for node in graph.nodes:

@@ -97,7 +97,12 @@ def reduce_axes(
 ) -> Operand:
     """The reduction `code` over physical axes."""
     inputs = [source, emitter.vector(f"{target.name}/axes", axes)]
-    return emitter.emit(code, inputs, target, schema.ReducerOptionsT(keepDims=keep_axes))
+    if code != Builtin.MEAN or list(axes) != [1, 2] or not emitter.numbers.sparse.members:
+        return emitter.emit(code, inputs, target, schema.ReducerOptionsT(keepDims=keep_axes))
+    # XNNPACK gives the mean of an image that it holds channels first the wrong shape, (N, C, 1, 1)
+    image = emitter.temporary(f"{target.name}/image", (source.shape[0], 1, 1, source.shape[3]), target)
+    emitter.emit(code, inputs, image, schema.ReducerOptionsT(keepDims=True))
+    return emitter.reshape_into(image, target)
 
 
 def concatenate(emitter: Emitter, sources: Sequence[Operand], axis: int, target: Operand) -> Operand:

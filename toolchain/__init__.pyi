@@ -5,6 +5,7 @@ from .deployment import Deployment, deploy
 from .diagnose import ModelDiagnosis, diagnose
 from .errors import (
     BudgetError,
+    DeviceError,
     DisagreementError,
     OptionError,
     OrderError,
@@ -15,6 +16,8 @@ from .errors import (
 )
 from .graph import Graph, Node, Op, format_graph
 from .lint import LintReport, lint
+from .packing.loader import load_packed, unpack_file
+from .packing.packer import Packed, pack_file
 from .pipeline import Pipeline
 from .quantization import QuantizedGraph, Scheme
 from .recipe import STAGES
@@ -40,6 +43,7 @@ __all__ = [
     "CalibratedModel",
     "Cluster",
     "Deployment",
+    "DeviceError",
     "DisagreementError",
     "Export",
     "ExportedModel",
@@ -50,6 +54,7 @@ __all__ = [
     "Op",
     "OptionError",
     "OrderError",
+    "Packed",
     "Pipeline",
     "ProfileError",
     "Prune",
@@ -72,10 +77,13 @@ __all__ = [
     "lint",
     "load",
     "load_model",
+    "load_packed",
     "load_samples",
     "load_target",
+    "pack_file",
     "raise_missed",
     "samples_from",
+    "unpack_file",
     "validate",
 ]
 

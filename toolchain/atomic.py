@@ -43,6 +43,11 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def scratch_folder(parent: Path) -> Path:
+    """An empty folder in `parent` for the caller to remove; `remove_leftovers` does where that dies. Raises OSError."""
+    return Path(tempfile.mkdtemp(prefix=_prefix(), suffix=_SUFFIX, dir=parent))
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what dead processes left unfinished in `folder`."""
     for path in folder.glob(f".*{_SUFFIX}"):

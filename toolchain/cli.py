@@ -1,4 +1,4 @@
-"""The command line: deploy, diagnose, stage, lint, diff, targets, schema.
+"""The command line: deploy, diagnose, stage, lint, diff, pack, unpack, validate, devices, targets, schema.
 
 Turns errors into one message and an exit code.
 """
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from toolchain.devices import commands as device_commands
 from toolchain.errors import INTERRUPTED, OptionError, ToolchainError, UnsupportedError
+from toolchain.packing import commands
 
 if TYPE_CHECKING:
     from toolchain.pipeline import StageRun
@@ -110,7 +112,7 @@ def deploy(
     if as_json:
         typer.echo(json.dumps(dict(done.facts), indent=2))
     else:
-        print_summary(dict(done.facts), Console(), paths=done.files)
+        print_summary(dict(done.facts), Console(), paths=(*done.files, done.bundle))
 
 
 @app.command()
@@ -237,6 +239,10 @@ def diff(
         print_diff(found, Console())
 
 
+for command in (commands.pack, commands.unpack, device_commands.validate, device_commands.devices):
+    app.command()(command)
+
+
 @app.command()
 def targets(as_json: AsJson = False) -> None:
     """List targets, the devices they stand for, and the recipes they offer."""
@@ -260,8 +266,7 @@ def targets(as_json: AsJson = False) -> None:
     listed = Table("device", "kind", "what it is", box=None, pad_edge=False)
     for name, device in devices.items():
         listed.add_row(name, device.kind, device.description)
-    console = Console()
-    console.print(table, "", listed)
+    Console().print(table, "", listed)
 
 
 @app.command()

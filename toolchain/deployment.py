@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.atomic import unfinished_file
+from toolchain.devices.bundle import Deployed, Tolerance, fitting_samples, write_bundle
+from toolchain.devices.golden import Samples
 from toolchain.diagnosis.layers import Diagnosis, affordable_samples, diagnose_graph
+from toolchain.engine.run import predict
 from toolchain.errors import DisagreementError, OptionError
 from toolchain.fidelity import Metric
 from toolchain.formats.artifact import InOut
@@ -33,8 +36,12 @@ from toolchain.stages.states import ExportedModel, TracedModel
 from toolchain.store import Store
 from toolchain.targets import Target
 from toolchain.validation.latency import median_latency_ms
+from toolchain.validation.proof import TensorProof, prove, raise_unproved
 from toolchain.validation.results import RuntimeResult, Validation
+from toolchain.validation.tracks import single_samples
 from toolchain.validation.validate import raise_missed, validate
+
+BUNDLE = "bundle"
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Deployment:
     facts: Mapping[str, Any] = field(repr=False)
     model: ExportedModel = field(repr=False)
     validation: Validation = field(repr=False)
+
+    @property
+    def bundle(self) -> Path:
+        """The folder that goes to a device, to prove the files there (`toolchain validate`)."""
+        return self.folder / BUNDLE
 
 
 def deploy(
@@ -86,9 +98,11 @@ def deploy(
     job = prepare(request, progress)
     made, runs = _run(job, store, progress, on_start, on_end)
     found = validate(made, job.samples, job.target.gates, metric=judge, progress=progress)
+    proof = prove(made)
+    raise_unproved(proof)
     lost = _lost(job, found, store, judge, progress)
     found = replace(found, notes=(*found.notes, *job.notes, *lost))
-    return _publish(job, made, found, _facts(job, made, runs, found))
+    return _publish(job, made, found, _facts(job, made, runs, found, proof))
 
 
 def _stage_options(in_out: InOut | str | None, float_files: bool, dynamic_batch: bool) -> dict[str, Any]:
@@ -152,7 +166,9 @@ def _figures(result: RuntimeResult) -> str:
     return f"{result.sqnr_db:.1f} dB{same}{'' if result.score is None else f', score {result.score:.4g}'}"
 
 
-def _facts(job: Job, made: ExportedModel, runs: list[StageRun], found: Validation) -> dict[str, Any]:
+def _facts(
+    job: Job, made: ExportedModel, runs: list[StageRun], found: Validation, proof: tuple[TensorProof, ...]
+) -> dict[str, Any]:
     baseline = measure_float(fold(made.reference), job.target, job.samples) if not made.quantized.is_float else ()
     facts: dict[str, Any] = report_facts(
         target_name=job.target_name,
@@ -164,6 +180,7 @@ def _facts(job: Job, made: ExportedModel, runs: list[StageRun], found: Validatio
         validation=found,
         baseline=baseline,
         diagnosis=_diagnosis(made, job.samples),
+        proof=proof,
     )
     return facts
 
@@ -206,9 +223,42 @@ def _publish(job: Job, made: ExportedModel, found: Validation, facts: dict[str, 
         missed.where = str(refused / "report.html")
         raise
     stale = _published(job.folder) - set(made.files)
-    paths = _write(job.folder, {**made.files, **report})
+    files = _write(job.folder, made.files)
+    _write_bundle(job, made, facts["versions"])
+    paths = (*files, *_write(job.folder, report))
     _remove(refused, *(job.folder / name for name in stale))
     return Deployment(job.folder, paths, facts, made, found)
+
+
+def _write_bundle(job: Job, made: ExportedModel, versions: Mapping[str, Any]) -> None:
+    gates = job.target.gates
+    provenance = {
+        "model": job.model.name,
+        "digest": made.digest,
+        "target": job.target_name,
+        "samples": job.samples.name,
+        "recipe": [{"stage": record.stage, **record.options} for record in made.history],
+        "versions": dict(versions),
+    }
+    tolerance = Tolerance(gates.output_steps, gates.output_share, gates.float_error)
+    deployed = Deployed(made.files, made.quantized, _golden_samples(job, made), tolerance, provenance)
+    try:
+        write_bundle(job.folder / BUNDLE, deployed)
+    except OSError as error:
+        raise cannot_write(job.folder / BUNDLE, error) from error
+
+
+def _golden_samples(job: Job, made: ExportedModel) -> Samples:
+    """The first judging samples, and what the reference makes of them."""
+    singles = (one for batch in job.samples.checked(input_types(made.graph)).judging() for one in single_samples(batch))
+    inputs, references = [], []
+    for given in singles:
+        outputs = predict(made.reference, [given])
+        inputs.append(given)
+        references.append(tuple(outputs))
+        if len(inputs) >= fitting_samples(sum(array.nbytes for array in (*given, *outputs))):
+            break
+    return Samples(tuple(inputs), tuple(references))
 
 
 def _published(folder: Path) -> set[str]:

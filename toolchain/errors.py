@@ -7,7 +7,8 @@
     ├── UnsupportedError           5   the model holds what the graph, a format or a target cannot express
     ├── BudgetError                6   the artifact does not fit the device
     ├── DisagreementError          7   an artifact does not compute what the float reference computes
-    └── SampleError                8   samples are missing, damaged or of the wrong kind
+    ├── SampleError                8   samples are missing, damaged or of the wrong kind
+    └── DeviceError                9   a device cannot be reached, is lost or does not answer in time
 
 A message says what is wrong, where, and what to do. Several findings of one kind are collected and raised
 together (`raise_collected`). Interruption (Ctrl-C) leaves with 130, as shells expect.
@@ -67,6 +68,10 @@ class DisagreementError(ToolchainError):
 
 class SampleError(ToolchainError):
     exit_code = 8
+
+
+class DeviceError(ToolchainError):
+    exit_code = 9
 
 
 def raise_collected(

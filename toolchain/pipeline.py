@@ -79,11 +79,11 @@ class Pipeline:
             made = stage(model, progress=progress)
             store.save(made.digest, made)
             return made, False
-        key = entry_key(stage.name, stage.options(), model.digest)
+        key = entry_key(stage.name, stage.determined_by(), model.digest)
         found = store.load(key)
         if found is not None:
             return found, True
-        made = stage(model, progress=progress)
+        made = stage(model, progress=progress, checkpoints=store.checkpoints(key))
         store.save(key, made)
         return made, False
 

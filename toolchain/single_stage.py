@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,10 @@ def run_stage(
     stage = make_stage({"stage": name, **options}, given, where="stage")
     if model is None:
         model = load(Path(source))
-    made = stage(model, progress=progress)
+    unfinished = out.parent / f".{out.name}.checkpoints"
+    made = stage(model, progress=progress, checkpoints=unfinished)
     _save(made, out)
+    shutil.rmtree(unfinished, ignore_errors=True)
     return dict(made.history[-1].facts)
 
 

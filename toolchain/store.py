@@ -48,8 +48,16 @@ class Store:
         shutil.rmtree(folder, ignore_errors=True)
         return None
 
+    def checkpoints(self, key: str) -> Path:
+        """Where a stage may keep what it has reached on its way to `key`; it goes when the entry is saved."""
+        return self.root / "checkpoints" / key
+
     def save(self, key: str, model: Model) -> None:
         """Write `model` under `key`; an entry already there stays."""
+        self._save(key, model)
+        shutil.rmtree(self.checkpoints(key), ignore_errors=True)
+
+    def _save(self, key: str, model: Model) -> None:
         if (self.root / key).is_dir():
             return
         try:

@@ -28,7 +28,7 @@ def test_an_unknown_section_is_refused(tmp_path):
     assert "no section is called 'speed'" in done.stderr
 
 
-@pytest.mark.parametrize("bench", ["bench", "quantize"])
+@pytest.mark.parametrize("bench", ["bench", "quantize", "compress"])
 def test_every_section_can_be_imported(bench):
     code = f"import {bench} as b, importlib; [importlib.import_module(f'sections.{{name}}') for name in b.SECTIONS]"
     subprocess.run([sys.executable, "-c", code], cwd=BENCH.parent, check=True)

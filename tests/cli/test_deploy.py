@@ -16,7 +16,7 @@ def test_deploy_writes_checked_files_and_says_where(run, workspace, deploy_optio
     outcome = run(*deploy_options)
     assert outcome.code == 0, outcome.err
     folder = workspace / "build/arm64/user_models.net"
-    assert {p.name for p in folder.iterdir()} == {"model.onnx", "model.tflite", "report.json", "report.html"}
+    assert {p.name for p in folder.iterdir()} == {"model.onnx", "model.tflite", "report.json", "report.html", "bundle"}
     assert "model.tflite" in outcome.out and "prune" in outcome.out, "paths, and why stages were left out"
     facts = json.loads((folder / "report.json").read_text())
     steps = [s for tensor in facts["layers"] for s in tensor.get("op_steps", {}).values()]
@@ -122,7 +122,9 @@ def test_what_an_earlier_deployment_left_goes_when_another_takes_its_place(run, 
     (folder / "refused").mkdir()
     (folder / "notes.txt").write_text("the user's own")
     assert run(*deploy_options, "--out", "mine", "--target", "ethos-u55").code == 0
-    assert {path.name for path in folder.iterdir()} == {"model.tflite", "report.html", "report.json", "notes.txt"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"model.tflite", "report.html", "report.json", "notes.txt", "bundle"}
+    assert not (folder / "bundle" / "model.onnx").exists()
 
 
 def test_a_refused_deployment_leaves_the_earlier_one_alone(run, workspace, deploy_options):

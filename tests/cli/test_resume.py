@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,8 +54,7 @@ def test_killed_at_each_stage(command, workspace):
     assert whole.returncode == 0, whole.stderr
     folder = workspace / "build/loose/user_models.net"
     expected = outputs(folder)
-    for path in folder.iterdir():
-        path.unlink()
+    shutil.rmtree(folder)
     for stage in STAGES:
         process = subprocess.Popen(
             [*command, "--store", "killed"], stderr=subprocess.PIPE, text=True, env=environment()

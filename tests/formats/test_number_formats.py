@@ -49,11 +49,15 @@ WEIGHT_BITS = {
     NumberFormat.W8A16: 8,
     NumberFormat.W4A8: 4,
     NumberFormat.W4: 4,
+    NumberFormat.W4_BLOCK: 4,
     NumberFormat.DYNAMIC_INT8: 8,
     NumberFormat.FLOAT16_WEIGHTS: 16,
     NumberFormat.FLOAT16: 16,
     NumberFormat.FLOAT32: 32,
 }
+INTEGER_WEIGHTS = (NumberFormat.DYNAMIC_INT8, NumberFormat.W4, NumberFormat.W4_BLOCK)
+"""Beside float activations."""
+
 # dB that rounding leaves at the least: 6 dB a bit of the weights, less what a network's depth and its outliers cost
 SQNR_DB = {4: 15, 8: 24, 16: 50, 32: 100}
 CASES = [(network, numbers, kind) for network in NETWORKS for numbers in NumberFormat for kind in Format]
@@ -136,7 +140,9 @@ def test_bytes_hold_the_types_asked_for(network, numbers, kind):
         assert found.dtype is (wanted.weight or real), name
         channels = model.graph.types[name].shape[0]
         per_channel = wanted.weight is not None and wanted.granularity == "per_channel"
-        assert len(found.scale) == (channels if per_channel else 1 if wanted.weight else 0), name
+        assert found.block == (model.params[name].block if name in model.params else None), name
+        blocks = 1 if found.block is None else model.graph.types[name].shape[1] // found.block
+        assert len(found.scale) == (channels * blocks if per_channel else 1 if wanted.weight else 0), name
         assert found.bytes == found.dtype.stored_bytes(model.graph.types[name].elements)
     activations = {facts.tensors[name].dtype for name in model.graph.activations if name in facts.tensors}
     if wanted.activation is None:
@@ -205,7 +211,9 @@ def test_a_file_of_another_format_is_found_out(numbers):
         assert bool(check(content, quantized("mnist", numbers).graph)) is (numbers is not NumberFormat.FLOAT32)
 
 
-@pytest.mark.parametrize("numbers", [NumberFormat.DYNAMIC_INT8, NumberFormat.W4, NumberFormat.FLOAT16_WEIGHTS])
+@pytest.mark.parametrize(
+    "numbers", [NumberFormat.DYNAMIC_INT8, NumberFormat.W4, NumberFormat.W4_BLOCK, NumberFormat.FLOAT16_WEIGHTS]
+)
 def test_a_changed_weight_or_scale_is_found(numbers):
     model = quantized("mnist", numbers)
     name = weights(model.graph)[-1]
@@ -233,7 +241,7 @@ def test_wide_types_raise_the_opset():
     versions = {
         numbers: parse_onnx(written("mnist", numbers, Format.ONNX)).opset_import[0].version for numbers in NumberFormat
     }
-    assert {n for n, version in versions.items() if version == 21} == {"w8a16", "w4a8", "w4"}
+    assert {n for n, version in versions.items() if version == 21} == {"w8a16", "w4a8", "w4", "w4_block"}
     assert set(versions.values()) == {17, 21}
 
 
@@ -308,7 +316,7 @@ def test_int16_activations_have_no_zero_point_and_int64_biases_that_fit_int32():
     assert bias_params(source, model.params[weights(model.graph)[0]]).dtype is DType.INT64
 
 
-@pytest.mark.parametrize("numbers", [NumberFormat.DYNAMIC_INT8, NumberFormat.W4, NumberFormat.W8A16])
+@pytest.mark.parametrize("numbers", [*INTEGER_WEIGHTS, NumberFormat.W8A16])
 def test_a_trained_module_comes_back(numbers):
     state = Quantize(numbers=numbers)(prepared("mnist").model)
     again = state.from_module(state.to_module())
@@ -338,7 +346,7 @@ def test_a_format_the_device_lacks_is_refused(tmp_path):
         Quantize(numbers="int3")
 
 
-@pytest.mark.parametrize("numbers", [None, NumberFormat.DYNAMIC_INT8, NumberFormat.W8A8, NumberFormat.W4])
+@pytest.mark.parametrize("numbers", [None, *INTEGER_WEIGHTS, NumberFormat.W8A8])
 def test_constants_beyond_one_file_lie_in_a_second(numbers, tmp_path, monkeypatch):
     monkeypatch.setattr(writer, "LIMIT_BYTES", 50_000)
     model = QuantizedGraph(prepared("mnist").model.graph, {}) if numbers is None else quantized("mnist", numbers)

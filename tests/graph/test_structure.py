@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from toolchain.graph import Codebook, Structure, fold, fold_structure, parse_graph
+from toolchain.graph.archive import structure_from_arrays, structure_to_arrays
 
 MASK = np.array([[True, False], [True, True]])
 BOOK = Codebook(np.array([-1, 0, 0.5], np.float32), np.array([[0, 1], [2, 2]], np.uint8))
@@ -51,3 +53,31 @@ def test_folding_keeps_masks_and_drops_only_codebooks_whose_weights_were_rescale
     structure = fold_structure(Structure(masks, {"v": BOOK, "w": BOOK}), masked, folded)
     assert list(structure.codebooks) == ["v"]
     assert structure.without_codebook("v").violations(folded.constants) == []
+
+
+SEVERAL = Codebook(np.float32([-1, 1, 0, 2, 4]), np.array([[0, 1], [1, 0], [2, 4]], np.uint8), (2, 3))
+
+
+def test_each_codebook_of_a_tensor_is_judged_alone():
+    structure = Structure(codebooks={"w": SEVERAL})
+    np.testing.assert_array_equal(SEVERAL.owners, [[0, 0], [0, 0], [1, 1]])
+    assert structure.violations({"w": SEVERAL.decode()}) == []
+    assert structure.violations({"w": np.array([[1, 2], [2, 1], [7, 8]])}) == []  # four values, two a codebook
+    assert structure.violations({"w": np.array([[1, 2], [3, 1], [7, 7]])}) == [
+        "w: 3 distinct weights, but codebook 0 has 2"
+    ]
+
+
+def test_codebooks_of_one_channel_each_are_told_apart():
+    assert not SEVERAL.is_per_channel  # the first two channels share one
+    assert not BOOK.is_per_channel
+    assert Codebook(np.float32([0, 1, 2, 3]), np.array([[0, 1], [2, 3]], np.uint8), (2, 2)).is_per_channel
+    with pytest.raises(ValueError, match="3 values"):
+        Codebook(np.zeros(3, np.float32), np.zeros(3, np.uint8), (1, 1))
+
+
+def test_several_codebooks_are_saved_and_loaded():
+    structure = Structure({"m": MASK}, {"w": SEVERAL, "c": BOOK})
+    found = structure_from_arrays(structure_to_arrays(structure))
+    assert {name: book.sizes for name, book in found.codebooks.items()} == {"w": (2, 3), "c": (3,)}
+    np.testing.assert_array_equal(found.codebooks["w"].decode(), SEVERAL.decode())

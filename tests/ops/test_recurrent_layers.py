@@ -115,7 +115,7 @@ def test_every_number_format(kind, numbers):
 
 # a linear layer of integer weights quantizes what it reads to 255 steps; float16 has 11 bits at each of 10 ops a step
 ROUNDING = {
-    **dict.fromkeys((NumberFormat.DYNAMIC_INT8, NumberFormat.W4), 4 / 255),
+    **dict.fromkeys((NumberFormat.DYNAMIC_INT8, NumberFormat.W4, NumberFormat.W4_BLOCK), 4 / 255),
     NumberFormat.FLOAT16_WEIGHTS: 1e-5,
     NumberFormat.FLOAT16: 10 * STEPS / 2**11,
 }

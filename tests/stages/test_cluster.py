@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from toolchain.compress.clustering.codebook import Granularity
+from toolchain.compress.clustering.k_means import Start
 from toolchain.compress.pruning.magnitude import weight_names
 from toolchain.engine.run import predict
 from toolchain.errors import OptionError
@@ -12,6 +14,7 @@ from toolchain.graph import Op
 from toolchain.samples import samples_from
 from toolchain.stages.calibrate import Calibrate
 from toolchain.stages.cluster import Cluster
+from toolchain.stages.export import Export
 from toolchain.stages.prune import Prune, PruneKind
 from toolchain.stages.quantize import Quantize
 from toolchain.stages.states import TracedModel, load
@@ -77,8 +80,41 @@ def test_pruned_then_clustered_then_quantized_keeps_both() -> None:
         assert 0.0 in quantized.structure.codebooks[name].values
 
 
+@pytest.mark.parametrize("granularity", Granularity)
+@pytest.mark.parametrize("start", Start)
+def test_every_kind_of_codebook_survives_training_and_both_files(granularity, start) -> None:
+    stage = Cluster(clusters=6, granularity=granularity, group_size=4, start=start, tie_filters=0.2)
+    pruned = Prune(ratio=0.5, kind=PruneKind.WEIGHTS)(model())
+    calibrated = Calibrate(samples=samples_from(pictures()))(stage(pruned))
+    quantized = Quantize()(calibrated)
+    module = quantized.to_module()
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(3):
+        module(torch.from_numpy(pictures()[:8])).square().mean().backward()
+        optimizer.step()
+    trained = quantized.from_module(module)
+    assert trained.structure.violations(trained.quantized.integers) == []
+    assert trained.structure.violations(trained.graph.constants) == []
+    for name, book in trained.structure.codebooks.items():
+        axis = 0 if granularity == Granularity.PER_CHANNEL and book.is_per_channel else None
+        assert trained.params[name].axis == axis
+    Export()(trained)  # reads both files back
+
+
+def test_codebooks_a_channel_keep_a_scale_a_channel() -> None:
+    """Per tensor, the largest channel's scale would round the small ones away."""
+    calibrated = Calibrate(samples=samples_from(pictures()))(
+        Cluster(clusters=4, granularity=Granularity.PER_CHANNEL)(model())
+    )
+    quantized = Quantize()(calibrated)
+    assert all(quantized.params[name].axis == 0 for name in quantized.structure.codebooks)
+    for name, book in quantized.structure.codebooks.items():
+        assert book.is_per_channel
+        assert all(len(np.unique(row)) <= 4 for row in quantized.quantized.integers[name])
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path) -> None:
-    clustered = Cluster(clusters=8)(model())
+    clustered = Cluster(clusters=8, granularity=Granularity.PER_GROUP, group_size=4)(model())
     clustered.save(tmp_path)
     assert load(tmp_path).digest == clustered.digest
     record = clustered.history[-1]
@@ -96,3 +132,10 @@ def test_the_plan_prints_what_each_tensor_loses() -> None:
 def test_options_that_do_not_hold_say_what_to_do(clusters) -> None:
     with pytest.raises(OptionError, match="give a whole number from 2 to 256"):
         Cluster(clusters=clusters)
+
+
+def test_all_wrong_options_are_told_at_once() -> None:
+    wrong = {"granularity": "per_row", "start": "random", "group_size": 0, "tie_filters": 1.0, "seed": -1}
+    with pytest.raises(OptionError) as told:
+        Cluster(clusters=8, **wrong)
+    assert all(name in str(told.value) for name in wrong)

@@ -5,11 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain.compress.pruning.importance import Importance
+from toolchain.compress.pruning.choices import Importance
 from toolchain.engine.run import predict
 from toolchain.errors import OptionError, OrderError
 from toolchain.graph import fold, fold_structure
 from toolchain.graph.cost import total_macs
+from toolchain.pipeline import Pipeline
+from toolchain.recipe import make_pipeline, print_recipe
 from toolchain.samples import samples_from
 from toolchain.stages.calibrate import Calibrate
 from toolchain.stages.cluster import Cluster
@@ -72,7 +74,7 @@ def test_the_model_given_and_the_reference_stay() -> None:
     assert total_macs(pruned.graph) < 0.5 * total_macs(model.graph)
 
 
-@pytest.mark.parametrize("kind", list(PruneKind))
+@pytest.mark.parametrize("kind", [PruneKind.CHANNELS, PruneKind.WEIGHTS])
 def test_history_is_plain_and_the_same_twice(kind: PruneKind) -> None:
     model = traced(digits(), 1, 10, 10)
     stage = Prune(ratio=0.5, kind=kind, importance=Importance.RANDOM, seed=7)
@@ -137,10 +139,34 @@ def test_weights_after_clusters_is_the_wrong_order() -> None:
         ({"ratio": float("nan")}, "ratio is nan"),
         ({"ratio": "half"}, "ratio is 'half'"),
         ({"ratio": 0.5, "kind": "rows"}, "choose channels or weights"),
-        ({"ratio": 0.5, "importance": "l3"}, "l1, l2, path, contribution, random"),
+        ({"ratio": 0.5, "importance": "l3"}, "l1, l2, batch_norm, path, contribution"),
         ({"ratio": 0.5, "importance": "contribution"}, "is measured on samples"),
         ({"ratio": 0.5, "round_to": 0}, "round_to is 0"),
         ({"ratio": 0.5, "samples": [1, 2]}, "samples_from"),
+        ({"ratio": 0.5, "scope": "layer"}, "choose local or global or output"),
+        ({"ratio": 0.5, "of": "flops"}, "count or macs or parameters or bytes or latency"),
+        ({"ratio": 0.5, "kind": "weights", "of": "macs"}, "zeros are counted"),
+        ({"ratio": 0.5, "kind": "weights", "importance": "path"}, "is one of channels"),
+        ({"ratio": 0.5, "kind": "weights", "importance": "fisher"}, "is measured on samples"),
+        ({"ratio": 0.5, "kind": "weights", "pattern": "4:2"}, "give N:M such as 2:4"),
+        ({"ratio": 0.3, "kind": "weights", "pattern": "2:4"}, "2:4 takes 0.5"),
+        ({"ratio": 0.5, "kind": "weights", "pattern": "2:4", "scope": "global"}, "the same everywhere"),
+        ({"ratio": 0.5, "pattern": "2:4"}, "set kind = weights"),
+        ({"ratio": 0.5, "scope": "output"}, "choose local or global"),
+        ({"ratio": 0.5, "kind": "layers"}, "what a layer is worth is measured"),
+        ({"ratio": 0.5, "kind": "layers", "importance": "l1"}, "ranked by the outputs' error"),
+        ({"ratio": 0.5, "schedule": "slow"}, "one_shot or iterative or gradual"),
+        ({"ratio": 0.5, "schedule": "gradual"}, "give epochs"),
+        ({"ratio": 0.5, "schedule": "iterative", "epochs": 1}, "give rounds"),
+        ({"ratio": 0.5, "schedule": "gradual", "epochs": 1, "kind": "layers"}, "cannot go gradually"),
+        (
+            {"ratio": 0.5, "schedule": "gradual", "epochs": 1, "kind": "weights", "pattern": "2:4"},
+            "no shares in between",
+        ),
+        ({"ratio": 0.5, "epochs": 2}, "training needs samples"),
+        ({"ratio": 0.5, "epochs": -1}, "epochs is -1"),
+        ({"ratio": 0.5, "learning_rate": 0}, "learning_rate is 0"),
+        ({"ratio": 0.5, "loss": "mse"}, "outputs or cross_entropy"),
     ],
 )
 def test_options_that_do_not_hold_say_what_to_do(options, message) -> None:
@@ -153,3 +179,98 @@ def test_all_wrong_options_are_told_at_once() -> None:
         Prune(ratio=2, round_to=0)
     assert "ratio is 2" in str(caught.value)
     assert "round_to is 0" in str(caught.value)
+
+
+class Deep(nn.Module):
+    """A stem, blocks with shortcuts, a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3)
+        self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(4))
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + torch.relu(block(x))
+        return self.head(x.mean((2, 3)))
+
+
+def deep() -> TracedModel:
+    torch.manual_seed(0)
+    return traced(Deep(), 1, 10, 10)
+
+
+EVERY_WAY = {
+    "macs": {"of": "macs"},
+    "global": {"scope": "global", "importance": "taylor"},
+    "apoz": {"importance": "apoz"},
+    "2:4": {"kind": "weights", "pattern": "2:4"},
+    "blocks": {"kind": "weights", "pattern": "1x4", "scope": "global"},
+    "wanda": {"kind": "weights", "importance": "activation_aware", "scope": "output"},
+    "layers": {"kind": "layers"},
+    "layers in rounds": {"kind": "layers", "schedule": "iterative", "rounds": 2, "epochs": 1},
+    "rounds": {"schedule": "iterative", "rounds": 2, "epochs": 1},
+    "gradual": {"schedule": "gradual", "epochs": 2, "kind": "weights"},
+    "gradual channels": {"schedule": "gradual", "epochs": 2, "importance": "batch_norm"},
+    "one shot and trained": {"epochs": 1, "batch_norm": "batch", "of": "parameters"},
+}
+
+
+@pytest.mark.parametrize("options", EVERY_WAY.values(), ids=EVERY_WAY.keys())
+def test_every_way_reaches_its_ratio_is_plain_and_the_same_twice(options) -> None:
+    model, samples = deep(), samples_from(pictures())
+    pruned = Prune(ratio=0.5, samples=samples, **options)(model)
+    assert pruned.structure.violations(pruned.graph.constants) == []
+    parameters = sum(np.count_nonzero(array) for array in pruned.graph.constants.values())
+    assert parameters <= 0.7 * sum(array.size for array in model.graph.constants.values())
+    assert predict(pruned.graph, [(pictures(3),)])[0].shape == (3, 5)
+    record = pruned.history[-1]
+    assert json.loads(json.dumps(dict(record.facts))) == dict(record.facts)
+    assert Prune(ratio=0.5, samples=samples, **options)(model).digest == pruned.digest
+    tables = print_recipe(Pipeline((Prune(ratio=0.5, samples=samples, **options),)), {"samples": samples})
+    (again,) = make_pipeline(tables, {"samples": samples}, where="recipe").stages
+    assert again.options() == Prune(ratio=0.5, samples=samples, **options).options()
+
+
+def test_latency_is_predicted_from_measurements(monkeypatch) -> None:
+    monkeypatch.setattr("toolchain.stages.latency.ROUND_S", 0.0)
+    monkeypatch.setattr("toolchain.stages.latency.ROUNDS", 1)
+    facts = Prune(ratio=0.2, of="latency", int8_latency=False)(deep()).history[-1].facts
+    before, after = facts["latency_ms"]
+    assert 0 < after < before
+    assert facts["latency_model"]["networks"] == 24 and facts["latency_model"]["error"] > 0
+
+
+def test_samples_count_only_where_something_looks_at_them() -> None:
+    samples = samples_from(pictures())
+    assert Prune(ratio=0.5, samples=samples).options()["samples"] is None
+    for options in ({"epochs": 1}, {"kind": "layers"}, {"importance": "apoz"}):
+        assert Prune(ratio=0.5, samples=samples, **options).options()["samples"] == samples.calibration_digest
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"schedule": "gradual", "kind": "weights"},
+        {"schedule": "gradual"},
+        {"schedule": "iterative", "rounds": 2},
+        {"schedule": "iterative", "rounds": 2, "kind": "layers"},
+    ],
+)
+@pytest.mark.parametrize("killed_at", [1, 5, 11])
+def test_a_training_that_was_killed_goes_on_to_the_same_result(options, killed_at, tmp_path, monkeypatch) -> None:
+    stage = Prune(ratio=0.5, samples=samples_from(pictures(), batch_size=8), epochs=2, seed=1, **options)
+    model, saved = deep(), []
+
+    def save_and_die(self, state) -> None:
+        self.save(state())
+        saved.append(self)
+        if len(saved) == killed_at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("toolchain.compress.recovery.checkpoint.Checkpoint.save_soon", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        stage(model, checkpoints=tmp_path)
+    assert stage(model, checkpoints=tmp_path).digest == stage(model).digest

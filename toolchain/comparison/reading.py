@@ -111,7 +111,7 @@ def _with_shapes(facts: ArtifactFacts, content: bytes) -> ArtifactFacts:
         dtype = element_dtype(kind.elem_type)
         if dtype is not None and kind.HasField("shape"):
             shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim)
-            scale, zero_point, axis = scales.get(value.name, ((), (), None))
+            scale, zero_point, axis, _ = scales.get(value.name, ((), (), None, None))
             found[value.name] = TensorFacts(value.name, dtype, shape, False, scale, zero_point, axis)
     return replace(facts, tensors=found | dict(facts.tensors))
 
@@ -142,6 +142,6 @@ def _tensor_facts(model: QuantizedGraph, name: str) -> TensorFacts:
     dtype = model.stored_dtype(name) if is_constant else params.dtype if params else kind.dtype
     scale = () if params is None else tuple(params.scale.ravel().tolist())
     zero_point = () if params is None else tuple(params.zero_point.ravel().tolist())
-    axis = None if params is None else params.axis
+    axis, block = (None, None) if params is None else (params.axis, params.block)
     size = dtype.stored_bytes(kind.elements) if is_constant else 0
-    return TensorFacts(name, dtype, kind.shape, is_constant, scale, zero_point, axis, size)
+    return TensorFacts(name, dtype, kind.shape, is_constant, scale, zero_point, axis, size, block=block)

@@ -184,7 +184,7 @@ def _pad_from_inside(node: Node, x: Tensor) -> Tensor:
     for axis, size in enumerate(x.shape):
         before, after = amounts[axis], amounts[rank + axis]
         if before or after:
-            places = torch.arange(-before, size + after)
+            places = torch.arange(-before, size + after, device=x.device)
             if node["mode"] == "reflect":
                 places = (size - 1) - ((size - 1) - places.abs()).abs()
             x = x.index_select(axis, places.clamp(0, size - 1))

@@ -38,7 +38,8 @@ class SparseWeights(StrEnum):
 @dataclass(frozen=True)
 class TensorFacts:
     """One tensor as found in a file; `shape` is the file's own (physical) shape, `bytes` its stored size if
-    constant. `stored_values` counts the values of a constant of which only what is not zero is stored."""
+    constant. `stored_values` counts the values of a constant of which only what is not zero is stored. With `block`,
+    so many neighbours along the other axis than `axis` share a scale; scales go channel by channel."""
 
     name: str
     dtype: DType
@@ -49,6 +50,7 @@ class TensorFacts:
     axis: int | None = None
     bytes: int = 0
     stored_values: int | None = None
+    block: int | None = None
 
     @property
     def is_sparse(self) -> bool:

@@ -55,11 +55,15 @@ def structure_to_arrays(structure: Structure) -> dict[str, np.ndarray]:
     arrays = {f"mask/{name}": mask for name, mask in structure.masks.items()}
     for name, book in structure.codebooks.items():
         arrays |= {f"codebook/{name}": book.values, f"index/{name}": book.indices}
+        if len(book.sizes) > 1:
+            arrays[f"sizes/{name}"] = np.array(book.sizes, np.int32)
     return arrays
 
 
 def structure_from_arrays(arrays: Mapping[str, np.ndarray]) -> Structure:
     """What `structure_to_arrays` gave, among other arrays."""
     masks = {name[5:]: array for name, array in arrays.items() if name.startswith("mask/")}
-    books = {n[9:]: Codebook(a, arrays[f"index/{n[9:]}"]) for n, a in arrays.items() if n.startswith("codebook/")}
+    names = [name[9:] for name in arrays if name.startswith("codebook/")]
+    sizes = {name: tuple(arrays.get(f"sizes/{name}", np.zeros(0, np.int32)).tolist()) for name in names}
+    books = {name: Codebook(arrays[f"codebook/{name}"], arrays[f"index/{name}"], sizes[name]) for name in names}
     return Structure(masks, books)

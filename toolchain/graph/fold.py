@@ -23,7 +23,7 @@ from toolchain.graph.moves import merge_permutes
 from toolchain.graph.node import Node
 from toolchain.graph.ops import ACTIVATIONS, WEIGHTED, Op
 from toolchain.graph.sequences import keep_images
-from toolchain.graph.structure import Codebook, Structure
+from toolchain.graph.structure import Structure
 
 _FUSABLE = WEIGHTED | {Op.ADD, Op.SUB, Op.MUL}
 
@@ -47,7 +47,7 @@ def fold_structure(structure: Structure, before: Graph, after: Graph) -> Structu
     for name, book in structure.codebooks.items():
         weight = moved[name].apply(before.constants[name]) if name in moved else before.constants[name]
         if name in moved:
-            books[name] = Codebook(book.values, moved[name].apply(book.indices))
+            books[name] = replace(book, indices=moved[name].apply(book.indices))
         if name not in after.constants or not np.array_equal(weight, after.constants[name]):
             structure, _ = structure.without_codebook(name), books.pop(name, None)
     return structure.with_masks(masks).with_codebooks(books)

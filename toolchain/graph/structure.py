@@ -1,12 +1,13 @@
 """What compression has fixed about a constant, carried from the stage that made it through to the bytes.
 
 A **mask** says which weights are zero for good; a **codebook** says that a weight tensor takes few distinct values,
-`weight = values[indices]`. Both are keyed by the constant's name and survive folding, quantization and recovery.
+`weight = values[indices]`; a tensor may have several, for some output channels each, that lie one after the other. Both
+are keyed by the constant's name and survive folding, quantization and recovery.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -15,10 +16,38 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Codebook:
-    """`values (k,)` float32 and `indices` uint8, of the weight's shape."""
+    """`values (n,)` float32 and `indices`, unsigned, of the weight's shape. `sizes` are how many of the values belong
+    to each codebook, all to one where it is left out."""
 
     values: np.ndarray
     indices: np.ndarray
+    sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(int(size) for size in self.sizes) or (len(self.values),))
+        if sum(self.sizes) != len(self.values):
+            raise ValueError(f"codebooks of {self.sizes} values, and {len(self.values)} values")
+
+    @property
+    def is_per_channel(self) -> bool:
+        """Whether no two output channels (axis 0) share a codebook: then each may have a scale of its own."""
+        rows = self.owners.reshape(len(self.indices), -1) if self.indices.size else np.zeros((1, 1), np.int64)
+        alone = (rows == rows[:, :1]).all()
+        return bool(alone) and len(np.unique(rows[:, 0])) == len(rows) and len(rows) > 1
+
+    @property
+    def owners(self) -> np.ndarray:
+        """The codebook's number of each weight."""
+        owners: np.ndarray = np.searchsorted(np.cumsum(self.sizes), self.indices, side="right")
+        return owners
+
+    def count_distinct(self, weight: np.ndarray) -> list[int]:
+        """How many values `weight`, of the same shape, takes in each codebook."""
+        if len(self.sizes) == 1:
+            return [len(np.unique(weight))]
+        pairs = np.unique(np.stack([self.owners.reshape(-1).astype(np.float64), weight.reshape(-1)]), axis=1)[0]
+        found: list[int] = np.bincount(pairs.astype(np.int64), minlength=len(self.sizes)).tolist()
+        return found
 
     def decode(self) -> np.ndarray:
         decoded: np.ndarray = self.values[self.indices]
@@ -55,6 +84,13 @@ class Structure:
             if name in constants and np.any(constants[name][~mask]):
                 found.append(f"{name}: {np.count_nonzero(constants[name][~mask])} masked weights are not zero")
         for name, book in self.codebooks.items():
-            if name in constants and (distinct := len(np.unique(constants[name]))) > len(book.values):
-                found.append(f"{name}: {distinct} distinct weights, but its codebook has {len(book.values)}")
+            if name in constants:
+                found.extend(_outside(name, book, constants[name]))
         return found
+
+
+def _outside(name: str, book: Codebook, weight: np.ndarray) -> Iterator[str]:
+    for number, (count, size) in enumerate(zip(book.count_distinct(weight), book.sizes, strict=True)):
+        if count > size:
+            which = "its codebook" if len(book.sizes) == 1 else f"codebook {number}"
+            yield f"{name}: {count} distinct weights, but {which} has {size}"

@@ -11,6 +11,7 @@ from toolchain.quantization.affine import (
     unpack_int4,
 )
 from toolchain.quantization.assign import assign_params, refit_weights
+from toolchain.quantization.blocks import block_notes, block_sizes
 from toolchain.quantization.groups import shared_groups
 from toolchain.quantization.islands import find_float_nodes
 from toolchain.quantization.quantized import (
@@ -40,6 +41,8 @@ __all__ = [
     "TensorStatistics",
     "assign_params",
     "asymmetric_params",
+    "block_notes",
+    "block_sizes",
     "choose_range",
     "clamp_integers",
     "clamp_is_implied",

@@ -3,7 +3,11 @@
     real = scale (q - zero_point),      q = clip(round(real / scale) + zero_point, q_min, q_max)
 
 Rounding is to nearest, ties to even. Scales are float32, as both file formats store them; parameters along a channel
-axis are vectors `(C,)`, per-tensor parameters are of shape `()`.
+axis are vectors `(C,)`, per-tensor parameters are of shape `()`. A weight `(O, K)` of a linear layer may have one scale
+for every `block` neighbouring inputs of an output, `(O, K / block)` (block-wise quantization, Dettmers et al., arXiv
+2110.02861):
+
+    s = up(max |w| / q_max)        over the block, `up` to the next number of 8 significant bits, at least 2^-14.
 """
 
 from __future__ import annotations
@@ -17,10 +21,15 @@ from toolchain.graph.types import DType
 
 _TINY = float(np.finfo(np.float32).tiny)
 
+# TFLite stores the scales of blocks as float16, whose normal numbers begin here; XNNPACK keeps their 8 leading bits
+LEAST_BLOCK_SCALE = 2.0**-14
+MOST_BLOCK_SCALE = 65280.0
+
 
 @dataclass(frozen=True)
 class AffineParams:
-    """Scale and zero point of one tensor; `axis` is the channel axis, `None` per tensor.
+    """Scale and zero point of one tensor; `axis` is the channel axis, `None` per tensor. With `block` the scale is
+    `(O, K / block)` of a weight `(O, K)`, and the zero point 0.
 
     `q_min` and `q_max` bound the integers: the dtype's whole range, but -127 and 127 for symmetric int8 weights.
     """
@@ -31,18 +40,28 @@ class AffineParams:
     axis: int | None = None
     q_min: int = -128
     q_max: int = 127
+    block: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scale", np.asarray(self.scale, np.float32))
         object.__setattr__(self, "zero_point", np.broadcast_to(np.asarray(self.zero_point, np.int64), self.scale.shape))
         if not np.all((self.scale > 0) & np.isfinite(self.scale)):
             raise ValueError(f"scales must be positive and finite, got {self.scale}")
+        if self.block is not None:
+            self._check_blocks()
+
+    def _check_blocks(self) -> None:
+        if self.axis != 0 or self.scale.ndim != 2 or np.any(self.zero_point):
+            raise ValueError(f"scales of blocks are (outputs, blocks) without zero points, not {self.scale.shape}")
+        is_within = np.all((self.scale >= LEAST_BLOCK_SCALE) & (self.scale <= MOST_BLOCK_SCALE))
+        if not is_within or not np.array_equal(_bfloat16(self.scale), self.scale):
+            raise ValueError("scales of blocks have 8 significant bits, within what float16 holds")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AffineParams) and self.to_plain() == other.to_plain()
 
     def __hash__(self) -> int:
-        return hash((self.dtype, self.axis, self.scale.tobytes(), self.zero_point.tobytes()))
+        return hash((self.dtype, self.axis, self.block, self.scale.tobytes(), self.zero_point.tobytes()))
 
     @property
     def step(self) -> float:
@@ -56,13 +75,15 @@ class AffineParams:
         return scale * (self.q_min - zero), scale * (self.q_max - zero)
 
     def broadcast(self, values: np.ndarray, rank: int) -> np.ndarray:
-        """`values (C,)` shaped to multiply a tensor of `rank` along the channel axis."""
+        """`values (C,)` shaped to multiply a tensor of `rank` along the channel axis; those of blocks as `(O, K)`."""
         if self.axis is None:
             return values.reshape(())
+        if self.block is not None:
+            return np.repeat(values, self.block, axis=1)
         return values.reshape([-1 if axis == self.axis else 1 for axis in range(rank)])
 
     def to_plain(self) -> dict[str, Any]:
-        return {
+        plain = {
             "dtype": self.dtype.value,
             "scale": [float(s) for s in self.scale.flat],
             "zero_point": [int(z) for z in self.zero_point.flat],
@@ -70,9 +91,17 @@ class AffineParams:
             "q_min": self.q_min,
             "q_max": self.q_max,
         }
+        if self.block is None:
+            return plain
+        # one zero says what a list as long as the scales would
+        return {**plain, "zero_point": [0], "block": self.block, "blocks": self.scale.shape[1]}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> AffineParams:
+        block = plain.get("block")
+        if block is not None:
+            scale = np.asarray(plain["scale"], np.float32).reshape(-1, plain["blocks"])
+            return cls(DType(plain["dtype"]), scale, np.asarray(0), 0, plain["q_min"], plain["q_max"], block)
         shape = () if plain["axis"] is None else (-1,)
         scale = np.asarray(plain["scale"], np.float32).reshape(shape)
         zero = np.asarray(plain["zero_point"], np.int64).reshape(shape)
@@ -121,6 +150,19 @@ def symmetric_params(
     return AffineParams(dtype, scale, np.zeros_like(scale, np.int64), axis, -q_max, q_max)
 
 
+def block_params(bound: np.ndarray, block: int, dtype: DType = DType.INT4, bits: int | None = None) -> AffineParams:
+    """Parameters for a weight whose blocks of `block` inputs lie within `±bound (O, K / block)`.
+
+    Scales have 8 significant bits, so that every kernel computes with the same ones, whatever it keeps them as.
+    """
+    q_max = largest_integer(dtype, bits)
+    least = np.clip(np.asarray(bound, np.float64) / q_max, LEAST_BLOCK_SCALE, MOST_BLOCK_SCALE)
+    exact = least.astype(np.float32)
+    exact = np.where(exact < least, np.nextafter(exact, np.float32(np.inf)), exact)
+    scale = np.where(np.asarray(bound) > 0, _bfloat16(exact), np.float32(1.0))
+    return AffineParams(dtype, scale, np.asarray(0), 0, -q_max, q_max, block)
+
+
 def bias_params(source: AffineParams, weight: AffineParams) -> AffineParams:
     """Integers at scale `s_in * s_w`, zero point 0: what the accumulator holds.
 
@@ -130,6 +172,13 @@ def bias_params(source: AffineParams, weight: AffineParams) -> AffineParams:
     scale = np.maximum(source.scale.reshape(()) * weight.scale, np.float32(_TINY))
     low, high = _bounds(DType.INT32)
     return AffineParams(dtype, scale, np.zeros_like(scale, np.int64), None if weight.axis is None else 0, low, high)
+
+
+def _bfloat16(scale: np.ndarray) -> np.ndarray:
+    """float32 numbers raised to the next of 8 significant bits."""
+    bits = np.ascontiguousarray(scale, np.float32).view(np.uint32)
+    raised: np.ndarray = ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+    return raised
 
 
 def largest_integer(dtype: DType, bits: int | None = None) -> int:

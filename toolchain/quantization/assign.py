@@ -18,9 +18,11 @@ from toolchain.graph.graph import unique_name
 from toolchain.quantization.affine import (
     AffineParams,
     bias_params,
+    block_params,
     largest_integer,
     symmetric_params,
 )
+from toolchain.quantization.blocks import block_sizes
 from toolchain.quantization.domains import Draft, separate_dtypes
 from toolchain.quantization.groups import fixed_params, separate_fixed, shared_groups
 from toolchain.quantization.islands import find_float_nodes
@@ -50,9 +52,9 @@ def assign_params(
 
     `ranges` holds (low, high) for every real activation. `numbers` are the formats of the nodes, by output, that
     differ from the scheme's: int16 or float where int8 costs too much, int4 weights. `weight_bounds` (O,) says where
-    the grids of weights end, by default at each channel's largest. A weight with a codebook is quantized per tensor,
-    so that its k values stay k values. Raises UnsupportedError where the scheme allows no float islands and the graph
-    needs some.
+    the grids of weights end, by default at each channel's largest. A weight whose output channels share a codebook is
+    quantized per tensor, so that its k values stay k values. Raises UnsupportedError where the scheme allows no float
+    islands and the graph needs some.
     """
     structure = structure or Structure()
     graph = _untie_tables(_untie_biases(graph))
@@ -146,14 +148,17 @@ class _Grid:
     granularity: Granularity
     dtype: DType
     bits: int | None
+    block: int | None = None
 
     @classmethod
     def of(cls, params: AffineParams) -> _Grid:
         granularity = Granularity.PER_TENSOR if params.axis is None else Granularity.PER_CHANNEL
-        return cls(granularity, params.dtype, int(params.q_max).bit_length() + 1)
+        return cls(granularity, params.dtype, int(params.q_max).bit_length() + 1, params.block)
 
     def params(self, bound: np.ndarray) -> AffineParams:
-        """Parameters for weights within `bound (O,)`."""
+        """Parameters for weights within `bound`, (O,) or (O, blocks)."""
+        if self.block is not None:
+            return block_params(bound, self.block, self.dtype, self.bits)
         if self.granularity == Granularity.PER_TENSOR:
             return symmetric_params(bound.max(), self.dtype, bits=self.bits)
         return symmetric_params(bound, self.dtype, axis=0, bits=self.bits)
@@ -167,6 +172,7 @@ def _wanted(
 ) -> dict[str, _Grid]:
     """What each weight is quantized to. Beside integers a node kept in float keeps its weight in float as well."""
     found: dict[str, _Grid] = {}
+    blocks = block_sizes(graph, scheme, structure, numbers)
     for node in graph.nodes:
         chosen = NUMBERS[numbers[node.output]] if node.output in numbers else None
         dtype = scheme.weight_dtype if chosen is None else chosen.weight
@@ -174,8 +180,10 @@ def _wanted(
             continue
         dtype = DType.INT8 if dtype is DType.INT4 and node.op in _NO_INT4_KERNEL else dtype
         for name in (node.inputs[at] for at in weight_inputs(node.op)):
-            granularity = Granularity.PER_TENSOR if name in structure.codebooks else scheme.granularity(node.op)
-            found[name] = _Grid(granularity, dtype, scheme.weight_bits)
+            book = structure.codebooks.get(name)
+            is_shared = book is not None and not book.is_per_channel
+            granularity = Granularity.PER_TENSOR if is_shared else scheme.granularity(node.op)
+            found[name] = _Grid(granularity, dtype, scheme.weight_bits, blocks.get(name))
     return found
 
 
@@ -191,6 +199,9 @@ def _fit(
     layers = [node for node in graph.nodes if node.op in WEIGHTED and node.inputs[1] in wanted]
     bounds: dict[str, np.ndarray] = {}
     for node in layers:
+        if (block := wanted[node.inputs[1]].block) is not None:
+            bounds[node.inputs[1]] = _largest_of_blocks(graph.constants[node.inputs[1]], block)
+            continue
         bound = _weight_bound(graph, node, params.get(node.inputs[0]), wanted[node.inputs[1]], given)
         bounds[node.inputs[1]] = np.maximum(bounds.get(node.inputs[1], 0.0), bound)
     for name in (node.inputs[at] for node in graph.nodes if node.op in RECURRENT for at in weight_inputs(node.op)):
@@ -227,6 +238,12 @@ def _largest(graph: Graph, name: str, given: Mapping[str, np.ndarray]) -> np.nda
     bound = np.broadcast_to(given.get(name, bound), bound.shape)
     spread: np.ndarray = np.maximum(bound, bound.max() * _SCALE_SPREAD)
     return spread
+
+
+def _largest_of_blocks(weight: np.ndarray, block: int) -> np.ndarray:
+    """(O, K / block): bounds of whole channels say nothing of these, biases beside float activations ask nothing."""
+    largest: np.ndarray = np.abs(weight.reshape(len(weight), -1, block)).max(axis=2).astype(np.float64)
+    return largest
 
 
 def _untie_biases(graph: Graph) -> Graph:

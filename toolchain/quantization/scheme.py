@@ -34,6 +34,7 @@ class NumberFormat(StrEnum):
     W8A16 = "w8a16"
     W4A8 = "w4a8"
     W4 = "w4"
+    W4_BLOCK = "w4_block"
     DYNAMIC_INT8 = "dynamic_int8"
     FLOAT16_WEIGHTS = "float16_weights"
     FLOAT16 = "float16"
@@ -42,12 +43,14 @@ class NumberFormat(StrEnum):
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a number format means. `weight` or `activation` is None where these stay real, stored as `reals` says."""
+    """What a number format means. `weight` or `activation` is None where these stay real, stored as `reals` says.
+    `block` is how many inputs of a linear layer share a scale."""
 
     weight: DType | None
     activation: DType | None
     granularity: Granularity = Granularity.PER_CHANNEL
     reals: Reals = Reals.FLOAT32
+    block: int | None = None
 
 
 NUMBERS: Final[Mapping[NumberFormat, Numbers]] = {
@@ -56,6 +59,7 @@ NUMBERS: Final[Mapping[NumberFormat, Numbers]] = {
     NumberFormat.W8A16: Numbers(DType.INT8, DType.INT16),
     NumberFormat.W4A8: Numbers(DType.INT4, DType.INT8),
     NumberFormat.W4: Numbers(DType.INT4, None),
+    NumberFormat.W4_BLOCK: Numbers(DType.INT4, None, block=32),
     NumberFormat.DYNAMIC_INT8: Numbers(DType.INT8, None),
     NumberFormat.FLOAT16_WEIGHTS: Numbers(None, None, reals=Reals.FLOAT16_WEIGHTS),
     NumberFormat.FLOAT16: Numbers(None, None, reals=Reals.FLOAT16),
@@ -69,9 +73,10 @@ class Scheme:
 
     Activations are per tensor, and float where `activation_dtype` is None. Weights are symmetric, per output channel
     unless `weight_granularity` or, for one op, `granularity_of_op` says per tensor, and real where `weight_dtype` is
-    None. `weight_bits` (2 to 8) narrows the integers of weights within their dtype: 3 bits are -3 to 3. Biases are what
-    the accumulator holds. `float_islands` says whether ops without an integer kernel may compute in float. The default
-    is the published TFLite int8 specification.
+    None. `weight_bits` (2 to 8) narrows the integers of weights within their dtype: 3 bits are -3 to 3. With
+    `weight_block` linear layers have a scale for every so many inputs of an output, where that divides their number.
+    Biases are what the accumulator holds. `float_islands` says whether ops without an integer kernel may compute in
+    float. The default is the published TFLite int8 specification.
     """
 
     activation_dtype: DType | None = DType.INT8
@@ -82,6 +87,7 @@ class Scheme:
     float_islands: bool = True
     reals: Reals = Reals.FLOAT32
     weight_bits: int | None = None
+    weight_block: int | None = None
 
     def granularity(self, op: Op) -> Granularity:
         return self.granularity_of_op.get(op, self.weight_granularity)
@@ -100,4 +106,5 @@ class Scheme:
             weight_granularity=numbers.granularity,
             granularity_of_op={} if numbers.granularity is Granularity.PER_TENSOR else self.granularity_of_op,
             reals=numbers.reals,
+            weight_block=numbers.block,
         )

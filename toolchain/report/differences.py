@@ -149,7 +149,8 @@ def _described(tensor: TensorFacts) -> str:
         return f"{text} {format_real(tensor.scale[0])}{zero_point}"
     if tensor.scale:
         low, high = format_real(min(tensor.scale)), format_real(max(tensor.scale))
-        return f"{text} {len(tensor.scale)} scales {low} to {high} axis {tensor.axis}"
+        blocks = "" if tensor.block is None else f" blocks of {tensor.block}"
+        return f"{text} {len(tensor.scale)} scales {low} to {high} axis {tensor.axis}{blocks}"
     return text
 
 

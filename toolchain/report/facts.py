@@ -27,6 +27,7 @@ from toolchain.validation.results import Agreement, RuntimeResult, Validation
 
 if TYPE_CHECKING:
     from toolchain.diagnosis.layers import Diagnosis
+    from toolchain.validation.proof import TensorProof
 
 SCHEMA = 1
 """Version of the facts' form: raised whenever a key changes its meaning or goes away."""
@@ -62,9 +63,13 @@ def report_facts(
     validation: Validation,
     baseline: Sequence[FloatFile],
     diagnosis: Diagnosis | None = None,
+    proof: Sequence[TensorProof] | None = None,
 ) -> dict[str, Any]:
-    """The facts of one deployment. `baseline` may be empty; float bytes and speed-ups are null then."""
+    """The facts of one deployment. `baseline` may be empty; float bytes and speed-ups are null then. Without a `proof`
+    there is no price list either."""
     before, after = float_cost(exported.reference), graph_cost(exported.graph, exported.params)
+    cost, files = {"float": before, "deployed": after}, _files(exported, baseline)
+    runtimes = [_runtime(result, baseline) for result in validation.runtimes]
     return {
         "schema": SCHEMA,
         "model": _model(model_name, exported),
@@ -74,12 +79,12 @@ def report_facts(
         "measured_on": _machine(),
         "stages": [_stage(run) for run in runs],
         "left_out": _left_out(target, runs),
-        "files": [_file(name, content, exported, baseline) for name, content in exported.files.items()],
-        "cost": {"float": before, "deployed": after},
+        "files": files,
+        "cost": cost,
         "samples": validation.samples,
         "score_name": validation.score_name,
         "float_score": finite(validation.reference_score),
-        "runtimes": [_runtime(result, baseline) for result in validation.runtimes],
+        "runtimes": runtimes,
         "notes": [*validation.notes, *([validation.origin] if validation.origin else [])],
         "agreements": [_agreement(pair) for pair in validation.agreements],
         "output_steps": target.gates.output_steps,
@@ -87,6 +92,8 @@ def report_facts(
         "missed": list(validation.missed),
         "layers": layer_rows(exported, {tensor.name: tensor for tensor in validation.tensors}),
         "diagnosis": None if diagnosis is None else diagnosis_facts(diagnosis, exported.graph),
+        "proof": None if proof is None else [row.to_plain() for row in proof],
+        "prices": None if proof is None else _prices(exported, profile, proof, cost, files, runtimes),
     }
 
 
@@ -173,6 +180,18 @@ def _stage(run: StageRun) -> dict[str, Any]:
 def _left_out(target: Target, runs: Sequence[StageRun]) -> list[dict[str, str]]:
     ran = {run.stage for run in runs}
     return [{"stage": stage, "why": why} for stage, why in target.left_out.items() if stage not in ran]
+
+
+def _prices(
+    exported: ExportedModel, profile: DeviceProfile, proof: Sequence[TensorProof], *told: Any
+) -> dict[str, Any]:
+    from toolchain.report.prices import price_list  # imports the runtimes, which takes a while
+
+    return price_list(exported, profile, proof, *told)
+
+
+def _files(exported: ExportedModel, baseline: Sequence[FloatFile]) -> list[dict[str, Any]]:
+    return [_file(name, content, exported, baseline) for name, content in exported.files.items()]
 
 
 def _file(name: str, content: bytes, exported: ExportedModel, baseline: Sequence[FloatFile]) -> dict[str, Any]:

@@ -33,6 +33,9 @@ _SAVINGS = {
     "codebook": "codebooks of weights",
 }
 
+_SHOWN_APART = ("ladder", "validation")
+"""What a stage found that has a table or a picture of its own."""
+
 
 def render_html(facts: Facts) -> str:
     """The whole page; the same facts give the same bytes. Raises OptionError for facts of another schema."""
@@ -48,7 +51,9 @@ def render_html(facts: Facts) -> str:
         files=deployed(facts["files"]),
         gates=[_gate(row, facts) for row in facts["gates"]],
         savings=[_saving(row) for row in facts["device"]["savings"]],
+        price_savings=[_saving(row) for row in (facts.get("prices") or {}).get("savings", ())],
         charts=_charts(layers),
+        curves=_curves(facts["stages"]),
         worst=figures.worst_layer(layers),
         rows=_rows(facts),
         ladder=find_ladder(facts),
@@ -100,6 +105,14 @@ def _charts(layers: list[Mapping[str, Any]]) -> dict[str, Markup]:
     return draw_charts(layers)
 
 
+def _curves(stages: list[Mapping[str, Any]]) -> list[Any]:
+    if not any(stage["facts"].get("validation") for stage in stages):
+        return []
+    from toolchain.report.curves import find_curves  # matplotlib takes a while to import
+
+    return find_curves(stages)
+
+
 def _rows(facts: Facts) -> list[dict[str, Any]]:
     """Each layer with its strips of the aligned table."""
     layers = facts["layers"]
@@ -149,7 +162,7 @@ def format_options(options: Mapping[str, Any]) -> list[str]:
     for name, value in options.items():
         if isinstance(value, Mapping):
             lines += [f"{name}.{line}" for line in format_options(value)]
-        elif name != "ladder" and value not in (None, []):  # it has a table of its own
+        elif name not in _SHOWN_APART and value not in (None, []):
             lines.append(f"{name} = {_value_text(value)}")
     return lines
 

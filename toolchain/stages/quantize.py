@@ -12,7 +12,7 @@ from toolchain.formats.artifact import Format
 from toolchain.graph import DType
 from toolchain.ladder.goal import Goal
 from toolchain.progress import Progress
-from toolchain.quantization import NumberFormat, QuantizedGraph, Scheme
+from toolchain.quantization import NumberFormat, QuantizedGraph, Scheme, block_notes
 from toolchain.quantization.normal_means import batch_norm_means
 from toolchain.quantization.range_methods import PERCENT, RangeMethod, choose_range
 from toolchain.samples import SampleSet
@@ -60,11 +60,16 @@ _CHOICES: dict[str, type[StrEnum]] = {
 }
 
 
+_BLOCKS = (32, 64, 128)
+"""Sizes of blocks that both runtimes have fast kernels for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Stage[CalibratedModel, QuantizedModel]):
     """Quantization after `scheme`, in the number format `numbers` (w8a8 is what the device asks for).
 
-    `weight_bits` (2 to 8) narrows the integers of weights. `percentile` is the share of values that the percentile
+    `weight_bits` (2 to 8) narrows the integers of weights. `weight_block` (32, 64 or 128) is how many inputs share a
+    scale where the format has scales of blocks, by default 32. `percentile` is the share of values that the percentile
     method keeps, in percent; `equalise` brings channels near to each other first; `correct_bias` takes the mean shift
     of rounded weights out of the biases, `bias_means` says whose means; `rounding` says how weights are rounded. With
     `method = "auto"` these are where the ladder starts: it climbs until `goal` is met on `samples`, judging the files
@@ -84,6 +89,7 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
     scheme: Scheme = field(default_factory=Scheme)
     numbers: NumberFormat = NumberFormat.W8A8
     weight_bits: int | None = None
+    weight_block: int | None = None
     ranges: RangeMethod = RangeMethod.MINMAX
     percentile: float = PERCENT
     equalise: bool = False
@@ -108,6 +114,10 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
                 findings.append(f"{name} is {getattr(self, name)!r}: choose {' or '.join(known)}")
         if self.weight_bits is not None and (not isinstance(self.weight_bits, int) or not 2 <= self.weight_bits <= 8):
             findings.append(f"weight_bits is {self.weight_bits!r}: give a whole number from 2 to 8")
+        if self.weight_block is not None and self.weight_block not in _BLOCKS:
+            findings.append(f"weight_block is {self.weight_block!r}: choose {', '.join(map(str, _BLOCKS))}")
+        elif self.weight_block is not None and self.numbers != NumberFormat.W4_BLOCK:
+            findings.append(f"weight_block goes with numbers = w4_block, not {self.numbers}")
         if self.needs_samples and not isinstance(self.samples, SampleSet):
             findings.append("samples are needed for this: give a SampleSet, or toolchain.samples_from(...)")
         if self.bias_means == BiasMeans.BATCH_NORM and (self.equalise or self.method == Method.AUTO):
@@ -135,12 +145,15 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
         settings = self._settings(model)
         made = self._climb(model, settings, progress) if self.needs_samples else settings.quantized()
         climbed, quantized = (made, made.model) if isinstance(made, Climb) else (None, made)
-        per_channel = sum(p.axis is not None and p.zero_point.ndim == 1 for p in quantized.params.values())
+        per_channel = sum(p.axis is not None and p.block is None for p in quantized.params.values())
         facts: dict[str, Any] = {
             "tensors": len(quantized.params),
             "per_channel": per_channel,
             "float_nodes": len(quantized.float_nodes),
         }
+        if (block := settings.scheme.weight_block) is not None:
+            facts["per_block"] = sum(params.block is not None for params in quantized.params.values())
+            facts["without_blocks"] = list(block_notes(quantized, block))
         if climbed is not None:
             facts |= {"goal": str(self.goal), "meets_goal": climbed.meets_goal}
             facts["ladder"] = [rung.to_plain() for rung in climbed.rungs]
@@ -163,6 +176,8 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
             means = batch_norm_means(model.reference)
             statistics = {name: replace(found, means=means.get(name)) for name, found in statistics.items()}
         scheme = replace(self.scheme.with_numbers(self.numbers), weight_bits=self.weight_bits)
+        if self.weight_block is not None:
+            scheme = replace(scheme, weight_block=self.weight_block)
         method = RangeMethod.MINMAX if self.ranges == RangeMethod.AUTO else self.ranges
         try:
             ranges = {
@@ -191,7 +206,8 @@ class Quantize(Stage[CalibratedModel, QuantizedModel]):
         """Up the ladder, or the rungs that the options name and no other."""
         from toolchain.ladder.climb import Footing, climb
         from toolchain.ladder.judge import Judge
-        from toolchain.ladder.rungs import Means, make_rungs, take_rungs
+        from toolchain.ladder.means import Means
+        from toolchain.ladder.rungs import make_rungs, take_rungs
 
         assert self.samples is not None  # __post_init__ has seen to it
         samples = self.samples.checked(input_types(model.graph))

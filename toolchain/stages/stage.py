@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from toolchain.errors import OrderError
+from toolchain.errors import DisagreementError, OrderError, raise_collected
 from toolchain.progress import SILENT, Progress
 from toolchain.samples import SampleSet
 from toolchain.stages.states import Model, TorchModel
@@ -30,11 +30,23 @@ class Stage(Generic[Given, Made]):
     takes: ClassVar[tuple[type, ...]]
     gives: ClassVar[type]
 
-    def __call__(self, model: Given, /, *, progress: Progress = SILENT) -> Made:
-        """Run the stage. Raises OrderError for a model in a state it does not take."""
+    def __call__(self, model: Given, /, *, progress: Progress = SILENT, checkpoints: Path | None = None) -> Made:
+        """Run the stage. Raises OrderError for a model in a state it does not take, DisagreementError where masks or
+        codebooks do not hold in what it made.
+
+        `checkpoints` is a folder where a stage that trains keeps what it has reached, and takes up what a killed run
+        of the same stage on the same model has left; the result is the same.
+        """
         state = state_of(model)
         if state not in self.takes:
             raise OrderError(f"{self.name} takes {state_names(self.takes)}, not a {state.__name__}")
+        made = self._resume(model, progress, checkpoints)
+        if isinstance(made, Model):
+            raise_collected(DisagreementError, f"{self.name} broke what compression had fixed:", made.violations())
+        return made
+
+    def _resume(self, model: Given, progress: Progress, checkpoints: Path | None) -> Made:
+        """As `_run`; overridden by stages that keep checkpoints."""
         return self._run(model, progress)
 
     def _run(self, model: Given, progress: Progress) -> Made:
@@ -47,7 +59,11 @@ class Stage(Generic[Given, Made]):
 
     def options(self) -> dict[str, Any]:
         """The fields as plain JSON values; samples are their calibration part's digest."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: as_plain(getattr(self, f.name)) for f in fields(self)}
+
+    def determined_by(self) -> dict[str, Any]:
+        """All that decides the result beside the model: the options, and what they name."""
+        return self.options()
 
 
 def state_of(model: Any) -> type:
@@ -60,15 +76,16 @@ def state_names(states: Iterable[type]) -> str:
     return " or ".join(f"a {state.__name__}" for state in states)
 
 
-def _plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """`value` as plain JSON: what has no form there is told by a name, samples and code by a digest."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {as_plain(key): as_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_plain(item) for item in value]
     if is_dataclass(value) and not isinstance(value, SampleSet):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: as_plain(getattr(value, f.name)) for f in fields(value)}
     return _named(value)
 
 

@@ -30,6 +30,7 @@ from toolchain.graph.archive import (
     structure_to_arrays,
 )
 from toolchain.quantization import AffineParams, QuantizedGraph, Reals, TensorStatistics, refit_weights
+from toolchain.quantization.rescale import rescale
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +74,14 @@ class Model:
     def after(self, stage: Stage[Any, Any], *, facts: Mapping[str, Any], **changes: Any) -> Self:
         """A copy with `changes` and one more record in its history."""
         return replace(self, history=self.recorded(stage, facts), **changes)
+
+    def violations(self) -> list[str]:
+        """Masks and codebooks that the present weights, or their integers, do not obey, a line each; none as a rule."""
+        found = self.structure.violations(self.graph.constants)
+        quantized = getattr(self, "quantized", None)
+        if isinstance(quantized, QuantizedGraph) and (self.structure.masks or self.structure.codebooks):
+            found += [f"{line} in integers" for line in self.structure.violations(quantized.integers)]
+        return found
 
     def recorded(
         self, stage: Stage[Any, Any], facts: Mapping[str, Any], seconds: Mapping[str, float] | None = None
@@ -197,15 +206,26 @@ class QuantizedModel(Model):
     def quantized(self) -> QuantizedGraph:
         return QuantizedGraph(self.graph, self.params, self.corrections, self.float_nodes, self.reals)
 
-    def to_module(self) -> nn.Module:
+    def to_module(self, *, learned_steps: bool = False) -> nn.Module:
+        """As for every state, with fake quantization; with `learned_steps` the scales are parameters as well (LSQ)."""
         from toolchain.engine.module import GraphModule
 
-        options = {"params": self.params, "corrections": self.corrections, "structure": self.structure}
-        return GraphModule(self.graph, **options)  # type: ignore[arg-type]
+        return GraphModule(
+            self.graph,
+            params=self.params,
+            corrections=self.corrections,
+            structure=self.structure,
+            float_nodes=self.float_nodes,
+            learned_steps=learned_steps,
+        )
 
     def from_module(self, module: nn.Module) -> Self:
+        from toolchain.engine.module import GraphModule
+
         trained = super().from_module(module)
-        return replace(trained, params=refit_weights(trained.graph, self.params))
+        assert isinstance(module, GraphModule)  # or the line above would have raised
+        params = refit_weights(trained.graph, self.params)
+        return replace(trained, params=rescale(trained.graph, params, module.trained_scales()))
 
     def _plain(self) -> dict[str, Any]:
         params = {name: params.to_plain() for name, params in self.params.items()}

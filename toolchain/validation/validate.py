@@ -52,7 +52,7 @@ def validate(
         runtimes=tuple(_runtime_result(track, scorer) for track in tracks),
         agreements=compare_runtimes(model.quantized, deployed, gates.output_steps),
         tensors=_tensors(model.quantized, deployed, list(islice(_singles(checked), TENSOR_SAMPLES))),
-        notes=(*notes, *island_notes(model.quantized), *execution_notes(deployed)),
+        notes=(*notes, *island_notes(model.quantized), *_told(model), *execution_notes(deployed)),
     )
     return judge(found, gates)
 
@@ -120,6 +120,12 @@ def _run_all(
 def _singles(samples: SampleSet) -> Iterator[tuple[np.ndarray, ...]]:
     for batch in samples.judging():
         yield from single_samples(batch)
+
+
+def _told(model: ExportedModel) -> Iterator[str]:
+    """What stages have found that a file's reader wants to know."""
+    for record in model.history:
+        yield from record.facts.get("without_blocks", ())
 
 
 def _runtime_result(track: Track, scorer: _Scorer) -> RuntimeResult:

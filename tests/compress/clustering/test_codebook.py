@@ -7,7 +7,17 @@ from compress.channel_networks import mobilenet, traced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolchain.compress.clustering.codebook import apply_codebooks, fit_codebook, nearest, plan_codebooks
+from toolchain.compress.clustering import k_means
+from toolchain.compress.clustering.codebook import (
+    Clustering,
+    Granularity,
+    apply_codebooks,
+    fit_codebook,
+    fit_codebooks,
+    plan_codebooks,
+)
+from toolchain.compress.clustering.filters import tie_filters
+from toolchain.compress.clustering.k_means import Start, nearest
 from toolchain.compress.pruning.magnitude import apply_masks, plan_magnitude
 from toolchain.graph import Codebook, Structure, fold
 
@@ -106,6 +116,112 @@ def test_the_same_weights_give_the_same_codebook() -> None:
     first, again = fit_codebook(weight, 32), fit_codebook(weight.copy(), 32)
     np.testing.assert_array_equal(first.values, again.values)
     np.testing.assert_array_equal(first.indices, again.indices)
+
+
+@pytest.mark.parametrize("start", Start)
+@pytest.mark.parametrize("draw", ["standard_normal", "laplace"])
+def test_no_start_ends_far_from_the_best(start: Start, draw: str) -> None:
+    """Centroids are moved where they gain, wherever they started: within a tenth of the best of all starts."""
+    weight = getattr(np.random.default_rng(0), draw)(size=3000).astype(np.float32)
+    found = {other: inertia(weight, fit_codebook(weight, 16, start=other)) for other in Start}
+    assert found[start] <= 1.1 * min(found.values())
+
+
+def test_starts_differ_and_a_seed_decides() -> None:
+    ordered = np.sort(np.random.default_rng(0).laplace(size=2000)).astype(np.float32)
+    starts = {start: k_means._started(ordered, ordered, 8, start, 0) for start in Start}
+    assert starts[Start.LINEAR][[0, -1]].tolist() == [ordered[0], ordered[-1]]
+    between = np.searchsorted(ordered, starts[Start.DENSITY])
+    np.testing.assert_array_equal(np.diff(between), 250)  # as many weights between each two
+    again, other = (k_means._started(ordered, ordered, 8, Start.PLUS_PLUS, seed) for seed in (0, 1))
+    np.testing.assert_array_equal(starts[Start.PLUS_PLUS], again)
+    assert (again != other).any()
+    assert all((np.diff(centroids) >= 0).all() and len(centroids) == 8 for centroids in starts.values())
+
+
+def test_no_value_is_wasted_between_two_heaps() -> None:
+    """Weights that pruning left lie in two heaps, with room for centroids between them that no weight is near to."""
+    weight = np.random.default_rng(0).standard_normal(60_000).astype(np.float32)
+    weight = weight[np.abs(weight) > np.quantile(np.abs(weight), 0.95)]
+    assert len(fit_codebook(weight, 7).values) == 7
+
+
+def rows_apart(rows: int = 6, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return (random.standard_normal((rows, 3, 5, 5)) * 4.0 ** np.arange(rows).reshape(-1, 1, 1, 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("granularity", "count"), [("per_tensor", 1), ("per_group", 3), ("per_channel", 6)])
+def test_each_codebook_serves_its_own_channels(granularity: str, count: int) -> None:
+    weight = rows_apart()
+    chosen = Clustering(clusters=4, granularity=Granularity(granularity), group_size=2)
+    book = fit_codebooks(tie_filters(weight, 0.0), chosen)
+    assert book.sizes == (4,) * count
+    rows = book.owners.reshape(6, -1)
+    np.testing.assert_array_equal(rows, np.repeat(np.arange(6) * count // 6, 75).reshape(6, -1))
+    assert book.is_per_channel == (granularity == "per_channel")
+    assert Structure(codebooks={"w": book}).violations({"w": book.decode()}) == []
+    for group in range(count):
+        part = weight[rows[:, 0] == group]
+        alone = fit_codebook(part, 4)
+        np.testing.assert_array_equal(book.decode()[rows[:, 0] == group], alone.decode())
+
+
+def test_finer_codebooks_lose_less() -> None:
+    weight, losses = rows_apart(), []
+    for granularity in Granularity:  # from coarse to fine
+        chosen = Clustering(clusters=4, granularity=granularity, group_size=2)
+        losses.append(inertia(weight, fit_codebooks(tie_filters(weight, 0.0), chosen)))
+    assert losses == sorted(losses, reverse=True)
+
+
+def test_more_than_256_values_take_wider_indices() -> None:
+    chosen = Clustering(clusters=16, granularity=Granularity.PER_CHANNEL)
+    book = fit_codebooks(tie_filters(rows_apart(40), 0.0), chosen)
+    assert book.indices.dtype == np.uint16
+    assert len(book.values) == 640
+
+
+def test_masks_hold_in_every_codebook() -> None:
+    weight = rows_apart()
+    mask = np.abs(weight) > np.median(np.abs(weight), axis=(1, 2, 3), keepdims=True)
+    mask[2] = False  # a whole filter
+    book = fit_codebooks(
+        tie_filters(weight * mask, 0.0, mask), Clustering(clusters=4, granularity=Granularity.PER_CHANNEL)
+    )
+    structure = Structure({"w": mask}, {"w": book})
+    assert structure.violations({"w": book.decode()}) == []
+    np.testing.assert_array_equal(book.decode() != 0, mask)
+
+
+def near_filters() -> np.ndarray:
+    random = np.random.default_rng(0)
+    base = random.standard_normal((3, 2, 3, 3))
+    return (base[[0, 1, 0, 2, 1, 0]] + 0.01 * random.standard_normal((6, 2, 3, 3))).astype(np.float32)
+
+
+def test_near_filters_become_their_mean() -> None:
+    weight = near_filters()
+    tied = tie_filters(weight, 0.1)
+    assert tied.owners.tolist() == [0, 1, 0, 3, 1, 0]
+    assert tied.count == 3
+    np.testing.assert_allclose(tied.weight[0], weight[[0, 2, 5]].mean(0), atol=1e-6)
+    np.testing.assert_array_equal(tied.weight[[2, 4, 5]], tied.weight[[0, 1, 0]])
+    np.testing.assert_array_equal(tied.weight[3], weight[3])
+    assert tie_filters(weight, 0.0).count == 0
+    assert np.linalg.norm(tied.weight - weight) <= 0.1 * np.linalg.norm(weight)
+
+
+def test_tied_filters_share_their_zeros_and_their_codebook() -> None:
+    weight, mask = near_filters(), np.ones((6, 2, 3, 3), bool)
+    mask[0, 0, 0, 0] = mask[4, 1, 2, 2] = False
+    tied = tie_filters(weight * mask, 0.5, mask)
+    assert tied.mask is not None and not tied.mask[[0, 2, 5], 0, 0, 0].any() and not tied.mask[[1, 4], 1, 2, 2].any()
+    book = fit_codebooks(tied, Clustering(clusters=8, granularity=Granularity.PER_CHANNEL))
+    assert len(book.sizes) == 3
+    np.testing.assert_array_equal(book.indices[[2, 4, 5]], book.indices[[0, 1, 0]])
+    assert Structure({"w": tied.mask}, {"w": book}).violations({"w": book.decode()}) == []
+    assert not book.is_per_channel  # two channels share one, and so a scale
 
 
 @pytest.mark.parametrize("clusters", [1, 257])

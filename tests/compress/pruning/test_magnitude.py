@@ -52,4 +52,5 @@ def test_plan_prints_and_gives_facts() -> None:
         "a.weight        8     6\n"
         "total           8     6"
     )
-    assert plan.facts() == {"sparsity": 0.25, "weights": [8, 6], "tensors": {"a.weight": [8, 6]}}
+    chosen = {"importance": "l1", "scope": "local", "pattern": ""}
+    assert plan.facts() == {"sparsity": 0.25, **chosen, "weights": [8, 6], "tensors": {"a.weight": [8, 6]}}

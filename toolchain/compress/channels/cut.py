@@ -44,7 +44,7 @@ def cut_graph(graph: Graph, removed: Removed) -> Graph:
 def cut_structure(structure: Structure, removed: Removed) -> Structure:
     """Masks and codebooks of the constants that `cut_graph` makes."""
     masks = {name: _cut(mask, name, removed) for name, mask in structure.masks.items()}
-    books = {n: Codebook(b.values, _cut(b.indices, n, removed)) for n, b in structure.codebooks.items()}
+    books = {n: Codebook(b.values, _cut(b.indices, n, removed), b.sizes) for n, b in structure.codebooks.items()}
     return Structure(masks, books)
 
 
@@ -80,4 +80,4 @@ def _slice(node: Node, shapes: Mapping[str, Shape], removed: Removed) -> Node:
     return node.with_attributes(starts=moved(node["starts"]), stops=moved(node["stops"]))
 
 
-_REPAIRS: dict[Op, Repair] = {Op.CONV2D: _conv2d, Op.RESHAPE: _reshape, Op.SLICE: _slice}
+_REPAIRS: dict[Op, Repair] = {Op.CONV2D: _conv2d, Op.RESHAPE: _reshape, Op.EXPAND: _reshape, Op.SLICE: _slice}

@@ -17,8 +17,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from toolchain.compress.channels.rules import ChannelFlow, Fixed, Labels, trace_channels
-from toolchain.graph import WEIGHTED, Graph
+from toolchain.compress.channels.flow import ChannelFlow, Fixed, Labels
+from toolchain.compress.channels.rules import trace_channels
+from toolchain.graph import RECURRENT, WEIGHTED, Graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +144,7 @@ def _weight_sites(graph: Graph) -> dict[tuple[str, int], Site]:
     """Where weights make channels (axis 0) and read them (axis 1)."""
     sites: dict[tuple[str, int], Site] = {}
     for position, node in enumerate(graph.nodes):
-        if node.op in WEIGHTED:
+        if node.op in WEIGHTED | RECURRENT:
             sites.setdefault((node.inputs[1], 0), (position, 0, node.name))
             sites.setdefault((node.inputs[1], 1), (position, 1, node.inputs[0]))
     return sites

@@ -17,69 +17,16 @@ output) of every block.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from typing import TypeAlias
 
 import numpy as np
 
+from toolchain.compress.channels.flow import Axis, ChannelFlow, Fixed, Labels
 from toolchain.graph import RECURRENT, Graph, Node, Op
+from toolchain.graph.ops import GATES
 from toolchain.graph.types import Shape
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """An axis from which nothing can be cut."""
-
-    reason: str
-
-
-Labels: TypeAlias = np.ndarray
-Axis: TypeAlias = Labels | Fixed
-
-
-class ChannelFlow:
-    """What the rules have found so far: `places` holds the labels of (tensor, axis), `ties` pairs of label
-    arrays that belong together, `pins` labels that must stay and why."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.places: dict[tuple[str, int], Axis] = {}
-        self.ties: list[tuple[Labels, Labels]] = []
-        self.pins: list[tuple[Labels, str]] = []
-        self.count = 0
-
-    def shape(self, name: str) -> Shape:
-        return self.graph.types[name].shape
-
-    def axes(self, name: str) -> tuple[Axis, ...]:
-        return tuple(self.axis(name, axis) for axis in range(len(self.shape(name))))
-
-    def axis(self, name: str, axis: int) -> Axis:
-        """Labels of one axis; those of a constant are new when first asked for."""
-        if (name, axis) not in self.places:
-            self.places[name, axis] = self.new_labels(self.shape(name)[axis])
-        return self.places[name, axis]
-
-    def new_labels(self, size: int) -> Labels:
-        self.count += size
-        return np.arange(self.count - size, self.count)
-
-    def tie(self, left: Axis, right: Axis) -> Axis:
-        """Index i of one goes with index i of the other; what the two are together."""
-        if isinstance(left, Fixed):
-            return self.pin(right, left.reason)
-        if isinstance(right, Fixed):
-            return self.pin(left, right.reason)
-        if left is not right:
-            self.ties.append((left, right))
-        return left
-
-    def pin(self, axis: Axis, reason: str) -> Fixed:
-        if isinstance(axis, Fixed):
-            return axis
-        self.pins.append((axis, reason))
-        return Fixed(reason)
 
 
 def trace_channels(graph: Graph) -> ChannelFlow:
@@ -131,16 +78,18 @@ def _linear(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
 
 
 def _recurrent(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
-    """Channels of the input may go; every gate and every step needs all hidden ones."""
+    """A hidden channel is a row of every gate, a column of the recurrent weight and an index of the states."""
     batch, steps, channels = flow.axes(node.inputs[0])
-    flow.tie(channels, flow.axis(node.inputs[1], 1))
-    fixed = Fixed(f"{node.name} ({node.op}) needs every hidden channel")
-    flow.pin(flow.axis(node.inputs[1], 0), fixed.reason)
-    for name in node.inputs[2:]:
-        for axis in flow.axes(name):
-            flow.pin(axis, fixed.reason)
+    weight, recurrent_weight, *biases = node.inputs[1:5]
+    flow.tie(channels, flow.axis(weight, 1))
+    hidden = flow.tie(flow.axis(recurrent_weight, 1), flow.new_labels(flow.shape(recurrent_weight)[1]))
+    for name in (weight, recurrent_weight, *biases):
+        rows = flow.axis(name, 0)
+        flow.tie(rows, hidden if isinstance(hidden, Fixed) else np.tile(hidden, GATES[node.op]))
+    for state in node.inputs[5:]:
+        flow.tie(flow.axis(state, len(flow.shape(state)) - 1), hidden)
     steps = flow.pin(steps, f"{node.name} ({node.op}) goes through it step by step")
-    return (batch, fixed) if node.attributes.get("gives") == "cell" else (batch, steps, fixed)
+    return (batch, hidden) if node.attributes.get("gives") == "cell" else (batch, steps, hidden)
 
 
 def _produced(flow: ChannelFlow, node: Node) -> Labels:
@@ -193,6 +142,17 @@ def _same(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
     return flow.axes(node.inputs[0])
 
 
+def _matmul(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
+    """The axis that is summed over is one; the heads of an attention are the axes before the last two."""
+    ranks = [len(flow.shape(name)) for name in node.inputs]
+    if min(ranks) < 2:
+        return _opaque(flow, node)
+    left, right = (flow.axes(name) for name in node.inputs)
+    flow.tie(left[-1], right[-2])
+    rank = len(flow.shape(node.output))
+    return (*(_spread(flow, node, axis - rank) for axis in range(rank - 2)), left[-2], right[-1])
+
+
 def _softmax(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
     axes = list(flow.axes(node.inputs[0]))
     axes[node["axis"]] = flow.pin(axes[node["axis"]], f"{node.name} divides by the sum over it")
@@ -221,16 +181,13 @@ def _broadcast(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
 
 
 def _spread(flow: ChannelFlow, node: Node, axis: int) -> Axis:
-    """One axis, counted from the last, of the result of an elementwise op with two inputs."""
-    (left, left_size), (right, right_size) = (_from_last(flow, name, axis) for name in node.inputs)
-    if left_size == right_size:
-        return flow.tie(left, right)
-    reason = f"{node.name} spreads its one index over many"
-    if left_size == 1:
-        flow.pin(left, reason)
-        return right
-    flow.pin(right, reason)
-    return left
+    """One axis, counted from the last, of the result of an elementwise op with several inputs."""
+    found = [_from_last(flow, name, axis) for name in node.inputs]
+    widest = max(size for _, size in found)
+    for labels, size in found:
+        if size < widest:
+            flow.pin(labels, f"{node.name} spreads its one index over many")
+    return reduce(flow.tie, [labels for labels, size in found if size == widest])
 
 
 def _from_last(flow: ChannelFlow, name: str, axis: int) -> tuple[Axis, int]:
@@ -238,6 +195,16 @@ def _from_last(flow: ChannelFlow, name: str, axis: int) -> tuple[Axis, int]:
     if -axis > len(shape):
         return Fixed(f"{name} has no such axis"), 1
     return flow.axis(name, len(shape) + axis), shape[axis]
+
+
+def _expand(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
+    shape = flow.shape(node.output)
+    axes: list[Axis] = []
+    for axis, size in enumerate(shape):
+        labels, before = _from_last(flow, node.inputs[0], axis - len(shape))
+        reason = f"{node.name} spreads its one index over many"
+        axes.append(labels if before == size else flow.pin(labels, reason))
+    return axes
 
 
 # ---- moves -------------------------------------------------------------------------------------------------
@@ -292,7 +259,7 @@ def _reshape(flow: ChannelFlow, node: Node) -> Sequence[Axis]:
         if len(targets) == 1:
             after[targets[0]] = _merged(flow, node, labels, [given[axis] for axis in sources])
         elif len(sources) == 1:
-            parts = _split(flow, node, labels[0], [wanted[axis] for axis in targets])
+            parts = _split(flow, node, labels[0], targets)
             for axis, part in zip(targets, parts, strict=True):
                 after[axis] = part
         else:
@@ -331,13 +298,37 @@ def _merged(flow: ChannelFlow, node: Node, axes: Sequence[Axis], sizes: Sequence
     return fixed[0]
 
 
-def _split(flow: ChannelFlow, node: Node, axis: Axis, sizes: Sequence[int]) -> list[Axis]:
-    """One axis becomes many: the outermost carries the channels, as in `(N, C*H*W) -> (N, C, H, W)`."""
+def _split(flow: ChannelFlow, node: Node, axis: Axis, targets: Sequence[int]) -> list[Axis]:
+    """One axis becomes many: one of them carries the channels, the outermost that is not taken apart afterwards, as in
+    `(N, C*H*W) -> (N, C, H, W)` and in `(N, T, 3*H*D) -> (N, T, 3, H, D)`, queries, keys and values of H heads."""
     if isinstance(axis, Fixed):
-        return [axis] * len(sizes)
-    blocks = axis.reshape(sizes[0], -1)
-    flow.tie(np.repeat(blocks[:, 0], blocks.shape[1]), axis)
-    return [blocks[:, 0], *[Fixed(f"{node.name} splits it from the channels")] * (len(sizes) - 1)]
+        return [axis] * len(targets)
+    sizes = [node["shape"][target] for target in targets]
+    apart = [_taken_apart(flow.graph, node.output, target) for target in targets]
+    carrier = apart.index(False) if False in apart else 0
+    blocks = np.moveaxis(axis.reshape(sizes), carrier, 0).reshape(sizes[carrier], -1)
+    flow.tie(np.repeat(blocks[:, 0], blocks.shape[1]), blocks.reshape(-1))
+    fixed = Fixed(f"{node.name} splits it from the channels")
+    return [blocks[:, 0] if k == carrier else fixed for k in range(len(targets))]
+
+
+def _taken_apart(graph: Graph, name: str, axis: int) -> bool:
+    """Whether all that reads `axis`, but for moving it, are slices of parts of it."""
+    readers = graph.consumers.get(name, ())
+    return bool(readers) and all(_takes_apart(graph, node, name, axis) for node in readers)
+
+
+def _takes_apart(graph: Graph, node: Node, name: str, axis: int) -> bool:
+    if node.op is Op.SLICE:
+        return axis in node["axes"]
+    if node.op is Op.PERMUTE:
+        return _taken_apart(graph, node.output, node["axes"].index(axis))
+    if node.op is Op.RESHAPE:
+        given = graph.types[name].shape
+        for sources, targets in matching_runs(given, node["shape"]):
+            if sources == [axis] and len(targets) == 1:
+                return _taken_apart(graph, node.output, targets[0])
+    return False
 
 
 # ---- ops through which no channel is followed --------------------------------------------------------------
@@ -359,11 +350,11 @@ _ELEMENTWISE = (
 )
 _BROADCASTING = (
     *(Op.ADD, Op.SUB, Op.MUL, Op.DIV, Op.POW, Op.MINIMUM, Op.MAXIMUM, Op.EQUAL, Op.NOT_EQUAL, Op.LESS, Op.LESS_EQUAL),
-    *(Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND, Op.LOGICAL_OR, Op.PRELU),
+    *(Op.GREATER, Op.GREATER_EQUAL, Op.LOGICAL_AND, Op.LOGICAL_OR, Op.PRELU, Op.WHERE),
 )
 _OPAQUE = (
-    *(Op.LAYER_NORM, Op.RMS_NORM, Op.MATMUL, Op.WHERE, Op.ARGMAX, Op.ARGMIN, Op.CUMSUM, Op.TOPK_VALUES),
-    *(Op.TOPK_INDICES, Op.EXPAND, Op.GATHER, Op.GATHER_ELEMENTS, Op.DEPTH_TO_SPACE, Op.SPACE_TO_DEPTH),
+    *(Op.LAYER_NORM, Op.RMS_NORM, Op.ARGMAX, Op.ARGMIN, Op.CUMSUM, Op.TOPK_VALUES),
+    *(Op.TOPK_INDICES, Op.GATHER, Op.GATHER_ELEMENTS, Op.DEPTH_TO_SPACE, Op.SPACE_TO_DEPTH),
 )
 
 CHANNEL_RULES: dict[Op, ChannelRule] = {
@@ -376,8 +367,10 @@ CHANNEL_RULES: dict[Op, ChannelRule] = {
     **dict.fromkeys((Op.MAX_POOL2D, Op.AVG_POOL2D, Op.RESIZE), _pool2d),
     Op.DEPTHWISE_CONV2D: _depthwise_conv2d,
     Op.LINEAR: _linear,
+    Op.MATMUL: _matmul,
     **dict.fromkeys(RECURRENT, _recurrent),
     Op.BATCH_NORM: _batch_norm,
+    Op.EXPAND: _expand,
     Op.RESHAPE: _reshape,
     Op.PERMUTE: _permute,
     Op.CONCAT: _concat,

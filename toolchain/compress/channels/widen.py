@@ -93,7 +93,7 @@ def _widened(array: np.ndarray, name: str, orders: Orders, *, halve: bool) -> np
 
 
 def _repaired(graph: Graph, node: Node, orders: Orders) -> Node:
-    if node.op is Op.RESHAPE:
+    if node.op in (Op.RESHAPE, Op.EXPAND):
         shape = [len(orders.get((node.output, axis), range(size))) for axis, size in enumerate(node["shape"])]
         return node.with_attributes(shape=tuple(shape))
     if node.op is Op.SLICE:

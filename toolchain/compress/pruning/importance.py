@@ -1,53 +1,53 @@
-"""How much each channel of a group matters, one function an importance, all in `IMPORTANCES`.
+"""How much each channel of a group, and each single weight, matters: one row an importance, all in `IMPORTANCES`.
 
-`w` runs over the weights, biases, batch-norm scales and offsets of a channel (batch-norm statistics are no
-weights); `x_j` are the columns of the channel in the input of a layer that reads it and `W_j` the weights it
-is read with.
+`w` runs over the weights, biases, batch-norm scales and offsets of a channel (batch-norm statistics are no weights);
+`x_j` are the columns of the channel in the input of a layer that reads it, `W_j` the weights it is read with and
+`w_oj` one of them; d_w = w dL/dw is what the loss (with labels) or the outputs change by (`evidence`).
 
-    l1            sum |w|
-    l2            sqrt(sum w^2)                       Li et al., arXiv 1608.08710, over the whole group
-    path          sqrt(sum_j (s_j |W_j|_2)^2)         s_j: length of the weights that made the channel
-    contribution  sqrt(sum_j (mean |x_j| |W_j|_2)^2)  the same, the channel's size measured on samples
-    random        uniform in [0, 1)                                 control
+                      channels                           single weights
+    l1                sum |w|                            |w_oj|                Han et al., arXiv 1506.02626
+    l2                sqrt(sum w^2)                      |w_oj|                Li et al., arXiv 1608.08710
+    batch_norm        mean |gamma|                       -                     Liu et al., arXiv 1708.06519
+    path              sqrt(sum_j (s_j |W_j|_2)^2)        -                     Neyshabur et al., arXiv 1506.02617
+    contribution      sqrt(sum_j (mean |x_j| |W_j|)^2)   |w_oj| mean |x_j|     Luo et al., arXiv 1707.06342, in spirit
+    activation_aware  sqrt(sum_j (rms x_j |W_j|)^2)      |w_oj| rms x_j        Sun et al. (Wanda), arXiv 2306.11695
+    taylor            rms over batches of sum_w d_w      rms of d_w            Molchanov et al., arXiv 1906.10771
+    fisher            sqrt(sum_w E d_w^2), by sample     sqrt(E d_w^2)         Theis et al., arXiv 1801.05787
+    apoz              mean share of x_j that is not 0    -                     Hu et al., arXiv 1607.03250
+    random            uniform in [0, 1)                  uniform in [0, 1)     control
 
-Scaling what makes a channel by a and what reads it by 1/a changes nothing that a network with ReLU computes,
-but it changes `l1` and `l2`. `path` is invariant, as the norm of Path-SGD (Neyshabur et al., arXiv
-1506.02617): it weighs a node by what it passes on. It is therefore the default: `contribution` is it with the
-activations measured, the better one where samples are at hand.
+`taylor` lets the weights of a channel make up for each other, `fisher` does not: it is the diagonal. A group without a
+batch norm is weighed by `path` where `batch_norm` is asked for.
+
+Scaling what makes a channel by a and what reads it by 1/a changes nothing that a network with ReLU computes, but it
+changes `l1` and `l2`. `path` is invariant, as the norm of Path-SGD: it weighs a node by what it passes on, with s_j
+the length of the weights that made the channel. It is therefore the default: `contribution` is it with the activations
+measured, the better one where samples are at hand.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
 import numpy as np
 
 from toolchain.compress.channels.groups import ChannelGroup, Place
-from toolchain.graph import WEIGHTED, Graph, Node, Op
+from toolchain.compress.pruning.choices import Importance
+from toolchain.compress.pruning.evidence import Evidence, Moments
+from toolchain.graph import RECURRENT, WEIGHTED, Graph, Node, Op
 
 
-class Importance(StrEnum):
-    L1 = "l1"
-    L2 = "l2"
-    PATH = "path"
-    CONTRIBUTION = "contribution"
-    RANDOM = "random"
+class Needs(StrEnum):
+    """What an importance must have measured."""
 
-
-NEEDS_SAMPLES = frozenset({Importance.CONTRIBUTION})
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What an importance knows beside the weights: `magnitudes`, mean |x| by (activation, axis), and the
-    seed."""
-
-    magnitudes: Mapping[tuple[str, int], np.ndarray] = field(default_factory=dict)
-    seed: int = 0
+    NOTHING = "nothing"
+    MOMENTS = "moments"
+    BATCH_CHANGES = "batch_changes"
+    SAMPLE_CHANGES = "sample_changes"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,23 @@ class Reader:
         return self.place.indices
 
 
-ImportanceRule: TypeAlias = Callable[[Graph, ChannelGroup, Evidence], np.ndarray]
+ChannelRule: TypeAlias = Callable[[Graph, ChannelGroup, Evidence], np.ndarray]
+"""`(size,)`: how much each channel matters."""
+
+WeightRule: TypeAlias = Callable[[Graph, str, Evidence], np.ndarray]
+"""Of the weight's shape: how much each of its elements matters."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of the table; `weights` is None where single weights have no such importance."""
+
+    needs: Needs
+    channels: ChannelRule
+    weights: WeightRule | None = None
+
+
+# ---- channels ----------------------------------------------------------------------------------------------
 
 
 def _l1(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
@@ -82,6 +98,13 @@ def _l2(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
     return np.sqrt(total)
 
 
+def _batch_norm(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
+    """mean |gamma| over the batch norms that the channel passes; `path` where there is none."""
+    scales = [node.inputs[1] for node in graph.nodes if node.op is Op.BATCH_NORM]
+    found = [np.abs(_cut_rows(graph, cut)).mean(1) for cut in group.cuts if cut.tensor in scales]
+    return np.asarray(np.mean(found, axis=0)) if found else _path(graph, group, evidence)
+
+
 def _path(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
     """sqrt(sum_j (s_j |W_j|)^2), s the length of the weights that made the channel: sqrt(|w|^2 + bias^2).
 
@@ -97,27 +120,118 @@ def _path(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
 
 
 def _contribution(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
-    """sqrt(sum_j (mean |x_j| |W_j|)^2): the channel's contribution to what the layers that read it give
-    out."""
+    """sqrt(sum_j (mean |x_j| |W_j|)^2): the channel's contribution to what the layers that read it give out."""
+    return _read_size(graph, group, evidence, lambda moments: moments.magnitude)
+
+
+def _activation_aware(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
+    """sqrt(sum_j (rms x_j |W_j|)^2): Wanda's score of the weights that read the channel, summed in squares."""
+    return _read_size(graph, group, evidence, lambda moments: np.sqrt(moments.square))
+
+
+def _read_size(
+    graph: Graph, group: ChannelGroup, evidence: Evidence, size: Callable[[Moments], np.ndarray]
+) -> np.ndarray:
     total = np.zeros(group.size)
     for reader in readers(graph, group):
-        share = evidence.magnitudes[reader.place.tensor, reader.place.axis] * reader.norms
+        share = size(evidence.moments[reader.place.tensor, reader.place.axis]) * reader.norms
         total += np.square(share[reader.columns]).sum(1)
     return np.sqrt(total)
 
 
+def _taylor(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
+    """Root mean square over batches of sum_w d_w: what is lost to first order where the channel goes as a whole."""
+    return np.asarray(np.sqrt(evidence.channels[group.name]))
+
+
+def _fisher(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
+    """sqrt(sum_w E d_w^2): the diagonal of the Fisher matrix, weighed with w^2."""
+    total = np.zeros(group.size)
+    for cut in group.cuts:
+        if cut.tensor in evidence.weights:
+            rows = np.moveaxis(evidence.weights[cut.tensor], cut.axis, 0)
+            total += rows.reshape(len(rows), -1).sum(1)[cut.indices].sum(1)
+    return np.sqrt(total)
+
+
+def _apoz(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
+    """1 - the average percentage of zeros among the channel's values where layers read them."""
+    shares = [
+        evidence.moments[reader.place.tensor, reader.place.axis].active[reader.columns].mean(1)
+        for reader in readers(graph, group)
+    ]
+    return np.asarray(np.mean(shares, axis=0)) if shares else np.zeros(group.size)
+
+
 def _random(graph: Graph, group: ChannelGroup, evidence: Evidence) -> np.ndarray:
     """Uniform in [0, 1), from the seed and the group's name, so that groups do not depend on each other."""
-    return np.random.default_rng([evidence.seed, zlib.crc32(group.name.encode())]).random(group.size)
+    return _drawn(group.name, evidence.seed, (group.size,))
 
 
-IMPORTANCES: dict[Importance, ImportanceRule] = {
-    Importance.L1: _l1,
-    Importance.L2: _l2,
-    Importance.PATH: _path,
-    Importance.CONTRIBUTION: _contribution,
-    Importance.RANDOM: _random,
+# ---- single weights ----------------------------------------------------------------------------------------
+
+
+def _weight_size(graph: Graph, name: str, evidence: Evidence) -> np.ndarray:
+    """|w|."""
+    return np.asarray(np.abs(graph.constants[name].astype(np.float64)))
+
+
+def _weight_contribution(graph: Graph, name: str, evidence: Evidence) -> np.ndarray:
+    """|w_oj| mean |x_j|."""
+    return np.asarray(_weight_size(graph, name, evidence) * _per_weight(graph, name, evidence, lambda m: m.magnitude))
+
+
+def _weight_activation_aware(graph: Graph, name: str, evidence: Evidence) -> np.ndarray:
+    """|w_oj| rms x_j."""
+    met = _per_weight(graph, name, evidence, lambda moments: np.sqrt(moments.square))
+    return np.asarray(_weight_size(graph, name, evidence) * met)
+
+
+def _weight_change(graph: Graph, name: str, evidence: Evidence) -> np.ndarray:
+    """Root mean square over passes of d_w."""
+    return np.asarray(np.sqrt(evidence.weights.get(name, np.zeros(graph.types[name].shape))))
+
+
+def _weight_random(graph: Graph, name: str, evidence: Evidence) -> np.ndarray:
+    """Uniform in [0, 1), from the seed and the weight's name."""
+    return _drawn(name, evidence.seed, graph.types[name].shape)
+
+
+def _per_weight(graph: Graph, name: str, evidence: Evidence, size: Callable[[Moments], np.ndarray]) -> np.ndarray:
+    """Size of what each weight meets, in the weight's shape or one that spreads to it."""
+    shape = graph.types[name].shape
+    key = input_of_weight(graph, name)
+    if key is None:
+        return np.ones(shape)
+    sizes = size(evidence.moments[key])
+    outputs, fan_in = shape[:2]
+    blocks = len(sizes) // fan_in
+    rows = np.repeat(sizes.reshape(blocks, fan_in), outputs // blocks, axis=0)
+    return rows.reshape(outputs, fan_in, *[1] * (len(shape) - 2))
+
+
+IMPORTANCES: dict[Importance, Rule] = {
+    Importance.L1: Rule(Needs.NOTHING, _l1, _weight_size),
+    Importance.L2: Rule(Needs.NOTHING, _l2, _weight_size),
+    Importance.BATCH_NORM: Rule(Needs.NOTHING, _batch_norm),
+    Importance.PATH: Rule(Needs.NOTHING, _path),
+    Importance.CONTRIBUTION: Rule(Needs.MOMENTS, _contribution, _weight_contribution),
+    Importance.ACTIVATION_AWARE: Rule(Needs.MOMENTS, _activation_aware, _weight_activation_aware),
+    Importance.TAYLOR: Rule(Needs.BATCH_CHANGES, _taylor, _weight_change),
+    Importance.FISHER: Rule(Needs.SAMPLE_CHANGES, _fisher, _weight_change),
+    Importance.APOZ: Rule(Needs.MOMENTS, _apoz),
+    Importance.RANDOM: Rule(Needs.NOTHING, _random, _weight_random),
 }
+
+COMMENSURABLE = frozenset({Importance.TAYLOR, Importance.FISHER})
+"""Importances in the unit of the loss or the outputs, which can be compared between groups as they are."""
+
+
+# ---- where channels lie ------------------------------------------------------------------------------------
+
+
+def _drawn(name: str, seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng([seed, zlib.crc32(name.encode())]).random(shape)
 
 
 def _cut_weights(graph: Graph, group: ChannelGroup) -> Iterator[np.ndarray]:
@@ -133,6 +247,9 @@ def _cut_rows(graph: Graph, cut: Place) -> np.ndarray:
     return rows.reshape(len(cut.indices), -1).astype(np.float64)
 
 
+_READING = frozenset({Op.CONV2D, Op.CONV_TRANSPOSE2D, Op.LINEAR}) | RECURRENT
+
+
 def readers(graph: Graph, group: ChannelGroup) -> list[Reader]:
     """The layers that read the group's channels and give out others.
 
@@ -141,13 +258,29 @@ def readers(graph: Graph, group: ChannelGroup) -> list[Reader]:
     """
     found = []
     for node in graph.nodes:
-        if node.op not in (Op.CONV2D, Op.LINEAR) or not graph.is_constant(node.inputs[1]):
+        if node.op not in _READING or not graph.is_constant(node.inputs[1]):
             continue
-        channel_axis = 1 if node.op is Op.CONV2D else graph.types[node.inputs[0]].rank - 1
-        place = group.places.get((node.inputs[0], channel_axis))
+        place = group.places.get((node.inputs[0], _channel_axis(graph, node)))
         if place is not None and (node.inputs[1], 1) in group.places:
             found.append(Reader(place, _column_norms(graph, node)))
     return found
+
+
+def _channel_axis(graph: Graph, node: Node) -> int:
+    """The axis of a layer's input that its weights sum over."""
+    of_images = node.op in (Op.CONV2D, Op.CONV_TRANSPOSE2D, Op.DEPTHWISE_CONV2D)
+    return 1 if of_images else graph.types[node.inputs[0]].rank - 1
+
+
+def input_of_weight(graph: Graph, name: str) -> tuple[str, int] | None:
+    """The (activation, axis) that a weight sums over; None where that is no tensor of the graph (the hidden state of a
+    node that gives its cell state)."""
+    for node in graph.nodes:
+        if node.op in WEIGHTED | RECURRENT and name == node.inputs[1] and node.inputs[0] not in graph.constants:
+            return node.inputs[0], _channel_axis(graph, node)
+        if node.op in RECURRENT and name == node.inputs[2] and node.attributes.get("gives") != "cell":
+            return node.output, graph.types[node.output].rank - 1
+    return None
 
 
 def _column_norms(graph: Graph, node: Node) -> np.ndarray:
@@ -167,7 +300,7 @@ def _parameter_sizes(graph: Graph, group: ChannelGroup) -> dict[str, np.ndarray]
     for node in graph.nodes:
         if node.output not in inside:
             continue
-        if node.op in WEIGHTED and (node.inputs[1], 0) in group.places:
+        if node.op in WEIGHTED | RECURRENT and (node.inputs[1], 0) in group.places:
             sizes[node.output] = _root_of_squares(graph, group, node.inputs[1:])
         else:
             parts = [np.square(sizes[name]) for name in node.inputs if name in sizes]
@@ -182,33 +315,3 @@ def _root_of_squares(graph: Graph, group: ChannelGroup, names: Sequence[str]) ->
         if (cut := group.places.get((name, 0))) is not None and graph.is_constant(name):
             total += np.square(_cut_rows(graph, cut)).sum(1) / cut.indices.shape[1]
     return np.sqrt(total)
-
-
-def measure_magnitudes(
-    graph: Graph, groups: Iterable[ChannelGroup], batches: Iterable[Sequence[np.ndarray]]
-) -> dict[tuple[str, int], np.ndarray]:
-    """Mean |x| along the channel axis of every activation that `contribution` asks for, in one streaming
-    pass."""
-    import torch
-
-    from toolchain.engine.run import as_tensors, run, to_tensors
-
-    sums = {(r.place.tensor, r.place.axis): np.zeros(0) for group in groups for r in readers(graph, group)}
-    axes: dict[str, list[int]] = {}
-    for tensor, axis in sums:
-        axes.setdefault(tensor, []).append(axis)
-    seen = dict.fromkeys(sums, 0)
-
-    def hook(name: str, value: torch.Tensor) -> torch.Tensor:
-        for axis in axes.get(name, ()):
-            others = [a for a in range(value.dim()) if a != axis]
-            total = value.abs().sum(others, dtype=torch.float64).numpy()
-            sums[name, axis] = sums[name, axis] + total if sums[name, axis].size else total
-            seen[name, axis] += value.numel() // value.shape[axis]
-        return value
-
-    constants = as_tensors(graph.constants)
-    with torch.inference_mode():
-        for batch in batches:
-            run(graph, to_tensors(batch), constants=constants, hook=hook)
-    return {key: total / max(seen[key], 1) for key, total in sums.items()}

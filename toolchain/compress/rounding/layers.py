@@ -19,6 +19,7 @@ from toolchain.compress.rounding.second_order import (
     choose_damping,
     round_matrix,
     round_with_scales,
+    spread,
 )
 from toolchain.compress.rounding.streams import Streams
 from toolchain.graph import Graph, Node
@@ -115,17 +116,17 @@ def learn_layer(
     grid = grid_of(product, params, weight.kept)
     start = product.matrix(torch.from_numpy(model.integers[weight.name].astype(np.float64)))
     found = round_matrix(objective, grid, start)
-    if choose_scales:
+    if choose_scales and params.block is None:  # blocks are so small that clipping gains nothing
         found = _with_scales(objective, grid, found, product.per_group(_least_scales(model, weight, params)), params)
-    if float(form.error(found.values, real).sum()) > float(form.error(start * grid.scale[..., None], real).sum()):
+    if float(form.error(found.values, real).sum()) > float(form.error(start * spread(grid.scale), real).sum()):
         found = Rounded(start, grid.scale)
     change = Change(
         weight.name,
         product.weight(found.integers).numpy().astype(params.dtype.numpy),
-        _with_scale(product, params, found.scale),
+        params if params.block is not None else _with_scale(product, params, found.scale),
         {n.inputs[2]: bias_correction(moments, n, found.values, real) for n in with_bias},
     )
-    errors = (form.relative_error(d, real) for d in (start * grid.scale[..., None], found.values))
+    errors = (form.relative_error(d, real) for d in (start * spread(grid.scale), found.values))
     before, after = (float(-10 * np.log10(max(error, 1e-30))) for error in errors)
     return change, LayerFact(weight.readers[0].name, weight.name, before, after)
 
@@ -139,7 +140,11 @@ def _chosen(real: Tensor, folds: Folds, centred: frozenset[str]) -> tuple[float,
 def grid_of(product: Product, params: AffineParams, kept: np.ndarray | None) -> Grid:
     """The integers of a weight; what a mask has pruned, or what is only filled up, stays 0."""
     mask = None if kept is None else product.matrix(torch.from_numpy(kept.astype(np.float64)))
-    return Grid(product.per_group(params.scale.reshape(-1)), params.q_min, params.q_max, mask)
+    if params.block is None:
+        return Grid(product.per_group(params.scale.reshape(-1)), params.q_min, params.q_max, mask)
+    scale = product.matrix(torch.from_numpy(params.broadcast(params.scale, 2).astype(np.float64)))
+    # of what a matrix is filled up with there is none
+    return Grid(torch.where(scale > 0, scale, 1.0), params.q_min, params.q_max, mask)
 
 
 def bias_correction(moments: Moments, node: Node, rounded: Tensor, real: Tensor) -> np.ndarray:

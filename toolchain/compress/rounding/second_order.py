@@ -39,7 +39,8 @@ _SWEEPS = 30
 
 @dataclass(frozen=True)
 class Grid:
-    """Integers `low` to `high` at `scale` (G, O); where `kept` (G, O, K) is False the integer stays 0."""
+    """Integers `low` to `high` at `scale`, (G, O) or, where inputs have scales of their own, (G, O, K); where `kept`
+    (G, O, K) is False the integer stays 0."""
 
     scale: Tensor
     low: int
@@ -48,8 +49,13 @@ class Grid:
 
     def nearest(self, values: Tensor) -> Tensor:
         """Integers, as floats, nearest to `values` (G, O, K)."""
-        q = torch.clamp(torch.round(values / self.scale[..., None]), self.low, self.high)
+        q = torch.clamp(torch.round(values / spread(self.scale)), self.low, self.high)
         return q if self.kept is None else q * self.kept
+
+
+def spread(scale: Tensor) -> Tensor:
+    """Scales, (G, O) or (G, O, K), that multiply (G, O, K)."""
+    return scale if scale.ndim == 3 else scale[..., None]
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Objective:
 
     def loss(self, integers: Tensor, grid: Grid) -> Tensor:
         """(G, O): the quadratic form at `grid.scale * integers`."""
-        off = integers * grid.scale[..., None] - self.target
+        off = integers * spread(grid.scale) - self.target
         return ((off @ self.square) * off).sum(-1)
 
 
@@ -114,15 +120,15 @@ def round_sequentially(objective: Objective, grid: Grid) -> Tensor:
     index = order[:, None, :].expand_as(objective.target)
     left = objective.target.gather(2, index)
     kept = None if grid.kept is None else grid.kept.gather(2, index)
-    scale = grid.scale
+    scale = spread(grid.scale).expand_as(left).gather(2, index)
     found = torch.empty_like(left)
     for start in range(0, left.shape[2], _BLOCK):
         block = slice(start, min(start + _BLOCK, left.shape[2]))
         errors = torch.empty_like(left[:, :, block])
         for k in range(block.start, block.stop):
-            q = torch.clamp(torch.round(left[:, :, k] / scale), grid.low, grid.high)
+            q = torch.clamp(torch.round(left[:, :, k] / scale[:, :, k]), grid.low, grid.high)
             found[:, :, k] = q if kept is None else q * kept[:, :, k]
-            error = (left[:, :, k] - found[:, :, k] * scale) / upper[:, k, k, None]
+            error = (left[:, :, k] - found[:, :, k] * scale[:, :, k]) / upper[:, k, k, None]
             left[:, :, k : block.stop] -= error[:, :, None] * upper[:, None, k, k : block.stop]
             errors[:, :, k - block.start] = error
         left[:, :, block.stop :] -= errors @ upper[:, block, block.stop :]
@@ -131,9 +137,9 @@ def round_sequentially(objective: Objective, grid: Grid) -> Tensor:
 
 def descend(objective: Objective, grid: Grid, integers: Tensor) -> Tensor:
     """Integers (G, O, K) of which none alone can move to make the form smaller."""
-    square, scale = objective.square, grid.scale
+    square, scale = objective.square, spread(grid.scale).expand_as(integers)
     found = integers.clone()
-    residual = (found * scale[..., None] - objective.target) @ square
+    residual = (found * scale - objective.target) @ square
     for _ in range(_SWEEPS):
         changed = False
         for start in range(0, found.shape[2], _BLOCK):
@@ -141,7 +147,7 @@ def descend(objective: Objective, grid: Grid, integers: Tensor) -> Tensor:
             moves = _descend_block(objective, grid, found, residual, block)
             if moves is not None:
                 changed = True
-                residual += (moves * scale[..., None]) @ square[:, block]
+                residual += (moves * scale[:, :, block]) @ square[:, block]
         if not changed:
             break
     return found
@@ -151,9 +157,10 @@ def _descend_block(objective: Objective, grid: Grid, found: Tensor, residual: Te
     """Move the integers of a block of columns, each once; what they moved by, None where none did."""
     square = objective.square[:, block, block]
     local, before = residual[:, :, block].clone(), found[:, :, block].clone()
+    scales = spread(grid.scale).expand_as(found)[:, :, block]
     for k in range(block.stop - block.start):
         now = found[:, :, block.start + k]
-        own = square[:, k, k, None] * grid.scale
+        own = square[:, k, k, None] * scales[:, :, k]
         # a tie between two integers must not move back and forth
         step = torch.round(-local[:, :, k] / own * (1 - 1e-9))
         new = torch.clamp(now + step, grid.low, grid.high)
@@ -162,21 +169,21 @@ def _descend_block(objective: Objective, grid: Grid, found: Tensor, residual: Te
         moved = new - now
         if moved.any():
             found[:, :, block.start + k] = new
-            local += (moved * grid.scale)[:, :, None] * square[:, None, k]
+            local += (moved * scales[:, :, k])[:, :, None] * square[:, None, k]
     moves = found[:, :, block] - before
     return moves if moves.any() else None
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """`integers` (G, O, K) as floats at `scale` (G, O)."""
+    """`integers` (G, O, K) as floats at `scale`, (G, O) or (G, O, K)."""
 
     integers: Tensor
     scale: Tensor
 
     @property
     def values(self) -> Tensor:
-        return self.integers * self.scale[..., None]
+        return self.integers * spread(self.scale)
 
 
 def round_matrix(objective: Objective, grid: Grid, start: Tensor | None = None) -> Rounded:

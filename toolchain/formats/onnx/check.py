@@ -6,6 +6,7 @@ What is compared was read from the bytes. A finding is one line; a sound file ha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto
@@ -74,6 +75,31 @@ def _check_constants(graph: GraphProto, model: QuantizedGraph, stored: dict[str,
         yield from _check_values(tensor.name, constants.get(tensor.name), wanted)
 
 
+def read_constants(content: bytes, model: QuantizedGraph, data: bytes | None = None) -> dict[str, np.ndarray]:
+    """The graph's constants as the file's bytes have them, in torch's layout. Raises UnsupportedError where `content`
+    is damaged."""
+    proto = parse_onnx(content, data)
+    held = {tensor.name: tensor for tensor in proto.graph.initializer}
+    numbered = _Numbered(model.graph, model.params, model.corrections, model.float_nodes, model.reals)
+    transposed, gates = transposed_kernels(model.graph, model.params), gate_orders(model.graph)
+    found = {}
+    for name, tensor in stored_tensors(proto, model).items():
+        if name in model.graph.constants and tensor.name in held:
+            values = values_of(held[tensor.name])
+            places = held_values(numbered, name, replace(tensor, params=None), transposed, gates)
+            whole = found[name] = np.zeros(places.size, values.dtype)
+            whole[places.reshape(-1) - 1] = values.reshape(-1)
+    return {name: whole.reshape(model.graph.constants[name].shape) for name, whole in found.items()}
+
+
+class _Numbered(QuantizedGraph):
+    """Constants that hold the numbers of their places, from 1 on, so that what a writer moves can be moved back."""
+
+    def stored_values(self, name: str) -> np.ndarray:
+        constant = self.graph.constants[name]
+        return np.arange(1, constant.size + 1).reshape(constant.shape)
+
+
 def _check_values(name: str, found: TensorProto | None, wanted: np.ndarray) -> Iterator[str]:
     if found is None:
         yield f"{name}: the constant is missing"
@@ -111,11 +137,16 @@ def _check_params(proto: ModelProto, stored: dict[str, Tensor]) -> Iterator[str]
 
 
 def _check_affine(name: str, found: Affine, wanted: AffineParams) -> Iterator[str]:
-    plain = wanted.to_plain()
-    pairs = zip(("scale", "zero_point", "axis"), (list(found[0]), list(found[1]), found[2]), strict=True)
-    for key, value in pairs:
-        if value != plain[key]:
-            yield f"{name}: {key} is {value}, not {plain[key]}"
+    scales, zero_points = wanted.scale.ravel().tolist(), wanted.zero_point.ravel().tolist()
+    pairs = {
+        "scale": (list(found[0]), scales),
+        "zero_point": (list(found[1]), zero_points),
+        "axis": (found[2], wanted.axis),
+        "block": (found[3], wanted.block),
+    }
+    for key, (value, asked) in pairs.items():
+        if value != asked:
+            yield f"{name}: {key} is {value}, not {asked}"
 
 
 def _check_leftovers(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
@@ -124,6 +155,8 @@ def _check_leftovers(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
     if not model.has_integer_activations:
         return
     scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Mul")}
+    # those of blocks are widened first
+    scales |= {node.input[0] for node in graph.node if node.op_type == "Cast" and node.output[0] in scales}
     if model.float_nodes or DType.INT16 in {params.dtype for params in model.params.values()}:
         # int16 results are clamped before they are rounded, what a float layer reads is held apart by a Clip
         scales |= {name for node in graph.node if node.op_type == "Clip" for name in node.input[1:]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain
 from math import prod
 
@@ -21,8 +22,8 @@ from toolchain.formats.artifact import ArtifactFacts, OperatorFacts, TensorFacts
 from toolchain.formats.onnx.external import take_inside
 from toolchain.graph import DType
 
-Affine = tuple[tuple[float, ...], tuple[int, ...], int | None]
-"""Scales, zero points and channel axis, as TensorFacts has them."""
+Affine = tuple[tuple[float, ...], tuple[int, ...], int | None, int | None]
+"""Scales, zero points, channel axis and block size, as TensorFacts has them."""
 
 
 def read_onnx(content: bytes, data: bytes | None = None) -> ArtifactFacts:
@@ -33,11 +34,8 @@ def read_onnx(content: bytes, data: bytes | None = None) -> ArtifactFacts:
     tensors |= {tensor.name: _constant_facts(tensor) for tensor in model.graph.initializer}
     for name, found in affine_uses(model).items():
         if name in tensors:
-            scale, zero_point, axis = found[0]
-            facts = tensors[name]
-            tensors[name] = TensorFacts(
-                name, facts.dtype, facts.shape, facts.is_constant, scale, zero_point, axis, facts.bytes
-            )
+            scale, zero_point, axis, block = found[0]
+            tensors[name] = replace(tensors[name], scale=scale, zero_point=zero_point, axis=axis, block=block)
     ops = Counter(node.op_type for node in model.graph.node)
     inputs = tuple(value.name for value in model.graph.input)
     outputs = tuple(value.name for value in model.graph.output)
@@ -146,7 +144,7 @@ def _converted(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
             scale = constants.get(node.input[1])
             zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
             if scale is not None:
-                yield tensor, _affine(scale, zero_point, _axis(node))
+                yield tensor, _affine(scale, zero_point, _axis(node), _block(node))
 
 
 def _computed(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
@@ -187,11 +185,15 @@ def scaled_weights(graph: GraphProto) -> Iterator[tuple[str, Affine]]:
         for name in node.input:
             read.setdefault(name, []).append(node)
     multiplied = {node.output[0]: node for node in graph.node if node.op_type == "Mul"}
+    widened = {node.output[0]: str(node.input[0]) for node in graph.node if node.op_type == "Cast"}
     for tensor in graph.initializer:
         if tensor.data_type in (TensorProto.INT8, TensorProto.INT4):
             for node, is_transposed in _weight_readers(tensor.name, read):
-                scale = constants.get(_scale_name(node, read, multiplied, constants))
-                if scale is not None:
+                name = _scale_name(node, read, multiplied, constants)
+                scale = constants.get(widened.get(name, name))
+                if scale is not None and _block(node):
+                    yield tensor.name, _block_affine(scale, _axis(node), _block(node), is_transposed)
+                elif scale is not None:
                     axis = 0 if is_transposed or not scale.dims else int(np.argmax(scale.dims))
                     if node.op_type == "DequantizeLinear" and not is_transposed:
                         axis = _axis(node)
@@ -237,7 +239,7 @@ def _described(model: ModelProto) -> Iterator[tuple[str, Affine]]:
         name, _, kind = key.rpartition("/")
         if kind == "scale" and f"{name}/zero_point" in entries:
             try:
-                yield name, ((float(text),), (int(entries[f"{name}/zero_point"]),), None)
+                yield name, ((float(text),), (int(entries[f"{name}/zero_point"]),), None, None)
             except ValueError as error:
                 raise _unreadable(f"its metadata give {name!r} no scale: {error}") from error
 
@@ -246,9 +248,26 @@ def _axis(node: NodeProto) -> int:
     return next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
 
 
-def _affine(scale: TensorProto, zero_point: TensorProto | None, axis: int) -> Affine:
+def _block(node: NodeProto) -> int:
+    """Of a DequantizeLinear, how many neighbours along its axis share a scale; 0 where all do."""
+    return next((attribute.i for attribute in node.attribute if attribute.name == "block_size"), 0)
+
+
+def _block_affine(scale: TensorProto, axis: int, block: int, is_transposed: bool) -> Affine:
+    """Of a matrix whose blocks run along `axis`, or of one transposed before that: its channels are the other axis."""
+    values = values_of(scale)
+    if values.dtype.kind != "f" or values.ndim != 2 or axis % 2 not in (0, 1):
+        raise _unreadable(f"{scale.name!r} holds no scales of a matrix in blocks")
+    by_channel = values if axis % 2 == 1 else values.T
+    found = tuple(by_channel.astype(np.float32).ravel().tolist())
+    return found, (0,) * len(found), (1 - axis % 2) ^ int(is_transposed), block
+
+
+def _affine(scale: TensorProto, zero_point: TensorProto | None, axis: int, block: int = 0) -> Affine:
+    if block and scale.dims:
+        return _block_affine(scale, axis, block, is_transposed=False)
     values = values_of(scale)
     zeros = np.zeros(values.shape, np.int32) if zero_point is None else values_of(zero_point)
     if values.dtype.kind != "f" or zeros.dtype.kind not in "iu":
         raise _unreadable(f"{scale.name!r} is no scale, or its zero point no integer")
-    return tuple(values.ravel().tolist()), tuple(zeros.ravel().tolist()), axis if scale.dims else None
+    return tuple(values.ravel().tolist()), tuple(zeros.ravel().tolist()), axis if scale.dims else None, None

@@ -16,6 +16,7 @@ import numpy as np
 from toolchain.formats.artifact import SparseWeights, TensorFacts
 from toolchain.formats.tflite.kernels import dilated, row_order, rows_of
 from toolchain.formats.tflite.layout import Flattened, Layout, identity
+from toolchain.formats.tflite.names import PRODUCT_SUFFIX
 from toolchain.formats.tflite.parse import Operator, ParsedModel, parse
 from toolchain.formats.tflite.reader import activation_layouts
 from toolchain.formats.tflite.sparse_plan import SparsePlan, plan_sparse
@@ -98,7 +99,9 @@ def _check_params(name: str, facts: TensorFacts, params: AffineParams | None, ax
             yield f"{name}: has a scale, but is not quantized"
         return
     scale, zero_point = params.scale.reshape(-1), params.zero_point.reshape(-1)
-    if not np.array_equal(np.asarray(facts.scale, np.float32), scale):
+    if facts.block != params.block:
+        yield f"{name}: block size is {facts.block}, not {params.block}"
+    elif not np.array_equal(np.asarray(facts.scale, np.float32), scale):
         yield f"{name}: scale is {list(facts.scale)[:4]}, not {scale.tolist()[:4]}"
     elif not np.array_equal(np.asarray(facts.zero_point, np.int64), zero_point):
         yield f"{name}: zero point is {list(facts.zero_point)[:4]}, not {zero_point.tolist()[:4]}"
@@ -261,7 +264,8 @@ def _result_layout(file: _File, operator: Operator, name: str, model: QuantizedG
     """Of the operator's result; one that a permute renames has a layout for each of its names."""
     result = file.model.tensors[operator.outputs[0]]
     for node in model.graph.consumers[name]:
-        if file.find(node.output) is result:
+        found = file.find(node.output)
+        if found is result or (found is not None and result.name == found.name + PRODUCT_SUFFIX):
             return file.layouts[node.output]
     return file.layout_at(operator.outputs[0])
 

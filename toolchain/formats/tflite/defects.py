@@ -17,6 +17,8 @@ def known_defects(model: ParsedModel, kernels: str, package: str) -> list[str]:
         return found if package == "tflite_runtime" else []
     if kernels == "builtin":
         return found
+    if any(facts.block is not None for facts in model.tensors):
+        found.append("FULLY_CONNECTED with scales of blocks takes them for others")
     found += [f"SOFTMAX over {n} int8 values can end the process" for n in _long_softmaxes(model)]
     if package == "tflite_runtime" and any(_is_ranked_per_channel_linear(model, o) for o in model.operators):
         found.append("FULLY_CONNECTED with one scale a channel is wrong for inputs of rank 3 and more")

@@ -16,6 +16,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from toolchain.errors import BudgetError, UnsupportedError
+from toolchain.formats.tflite.blockwise import to_details
 from toolchain.formats.tflite.sparsity import encode_rows, to_schema
 from toolchain.graph import DType
 from toolchain.quantization import AffineParams, half, pack_int4
@@ -125,12 +126,13 @@ class ModelBuilder:
             values = _halved(name, values)
         rows = encode_rows(values) if is_sparse and values is not None else None
         values = values if rows is None else rows.values
+        quantization = None if params is None else self._quantization(name, params)
         tensor = schema.TensorT(
             shape=np.asarray(shape, np.int32),
             type=TENSOR_TYPES[declared],
             buffer=0 if values is None else self.add_buffer(pack_int4(values) if dtype is DType.INT4 else values),
             name=name,
-            quantization=None if params is None else _SharedQuantization(params),
+            quantization=quantization,
             sparsity=None if rows is None else to_schema(rows),
             hasRank=True,
             isVariable=is_variable,
@@ -138,6 +140,13 @@ class ModelBuilder:
         self._index_bytes += 0 if rows is None else rows.bytes
         self._tensors.append(tensor)
         return Operand(len(self._tensors) - 1, name, tuple(shape), dtype, params)
+
+    def _quantization(self, name: str, params: AffineParams) -> Any:
+        if params.block is None:
+            return _SharedQuantization(params)
+        scales = params.scale.astype(np.float16)
+        held = self.add_tensor(f"{name}/scales", scales.shape, DType.FLOAT16, None, scales)
+        return to_details(params.block, held.index)
 
     def add_operator(
         self, code: int, version: int, inputs: Sequence[Operand], outputs: Sequence[Operand], options: Any
@@ -236,7 +245,8 @@ class ModelBuilder:
         return bytes(memoryview(builder.Bytes)[builder.Head() :])
 
     def _vector_bytes(self) -> int:
-        quantized = [tensor.quantization for tensor in self._tensors if tensor.quantization is not None]
+        found = (tensor.quantization for tensor in self._tensors)
+        quantized = [quantization for quantization in found if isinstance(quantization, _SharedQuantization)]
         names = sum(4 * len(tensor.name) for tensor in self._tensors)
         return names + self._index_bytes + sum(int(q.scale.nbytes + q.zeroPoint.nbytes) for q in quantized)
 

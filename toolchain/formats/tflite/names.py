@@ -16,6 +16,8 @@ from toolchain.graph import Graph, Op
 
 INTEGER_SUFFIX = "/integer"
 INNER_SUFFIX = "/inner"
+PRODUCT_SUFFIX = "/product"
+"""Of what a layer makes before an activation that its operator cannot do."""
 
 
 @dataclass(frozen=True)

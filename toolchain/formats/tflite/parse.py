@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from toolchain.errors import OptionError, UnsupportedError
 from toolchain.formats.artifact import TensorFacts
+from toolchain.formats.tflite.blockwise import details_of, read_scales
 from toolchain.formats.tflite.flatbuffer import IDENTIFIER, LIMIT_BYTES, SCHEMA_VERSION, TENSOR_TYPES
 from toolchain.formats.tflite.metadata import KEY, Mapped
 from toolchain.formats.tflite.sparsity import from_schema, is_sparse
@@ -87,6 +88,8 @@ class _Reader:
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._tensors: list[TensorFacts] = []
+        self._declared: list[Any] = []
+        self._buffers: list[np.ndarray] = []
 
     def read(self) -> ParsedModel:
         model = self._table(schema.Model.GetRootAs(self._content, 0))
@@ -95,9 +98,10 @@ class _Reader:
         if model.SubgraphsLength() != 1:
             raise UnsupportedError(f"the TFLite file holds {model.SubgraphsLength()} subgraphs, not one")
         graph = self._table(model.Subgraphs(0))
-        buffers = [self._bytes(buffer) for buffer in self._tables(model.BuffersLength(), model.Buffers)]
+        buffers = self._buffers = [self._bytes(buffer) for buffer in self._tables(model.BuffersLength(), model.Buffers)]
+        self._declared = self._tables(graph.TensorsLength(), graph.Tensors)
         values = {}
-        for index, tensor in enumerate(self._tables(graph.TensorsLength(), graph.Tensors)):
+        for index, tensor in enumerate(self._declared):
             constant = self._add_tensor(tensor, buffers[tensor.Buffer()])
             if constant is not None:
                 values[index] = constant
@@ -151,7 +155,7 @@ class _Reader:
         shape = () if tensor.ShapeIsNone() else tuple(int(size) for size in tensor.ShapeAsNumpy())
         if (shape and min(shape) < 0) or dtype.stored_bytes(prod(shape)) > LIMIT_BYTES:
             raise ValueError(f"tensor {name!r} has the shape {shape}")
-        scale, zero_point, axis = self._quantization(tensor, name, dtype, shape)
+        scale, zero_point, axis, block = self._quantization(tensor, name, dtype, shape)
         constant, rows = None, None
         if len(buffer) and is_sparse(self._table(tensor)):
             self._table(tensor.Sparsity())
@@ -162,7 +166,7 @@ class _Reader:
                 raise ValueError(f"{name!r} has {len(buffer)} bytes for {dtype}{list(shape)}")
             flat = unpack_int4(buffer, prod(shape)) if dtype is DType.INT4 else buffer.view(dtype.numpy)
             constant = flat.reshape(shape)
-        facts = TensorFacts(name, dtype, shape, constant is not None, scale, zero_point, axis)
+        facts = TensorFacts(name, dtype, shape, constant is not None, scale, zero_point, axis, block=block)
         stored = None if rows is None else len(rows.values)
         facts = replace(facts, bytes=rows.bytes if rows else len(buffer), stored_values=stored)
         self._tensors.append(facts)
@@ -170,23 +174,38 @@ class _Reader:
 
     def _quantization(
         self, tensor: Any, name: str, dtype: DType, shape: Sequence[int]
-    ) -> tuple[tuple[float, ...], tuple[int, ...], int | None]:
+    ) -> tuple[tuple[float, ...], tuple[int, ...], int | None, int | None]:
         params = tensor.Quantization()
-        if params is None or self._table(params).ScaleLength() == 0:
-            return (), (), None
+        if params is not None and (details := details_of(self._table(params))) is not None:
+            scale, block = self._block_scales(self._table(details), name, shape)
+            return scale, (0,) * len(scale), 0, block
+        if params is None or params.ScaleLength() == 0:
+            return (), (), None, None
         scale = tuple(params.ScaleAsNumpy().tolist())
         zero_point = tuple(params.ZeroPointAsNumpy().tolist()) if params.ZeroPointLength() else (0,) * len(scale)
         axis = params.QuantizedDimension()
         per_channel = len(scale) > 1
         if len(zero_point) != len(scale) or (per_channel and len(scale) != shape[axis]):
             raise ValueError(f"{name!r} of shape {shape} has {len(scale)} scales and {len(zero_point)} zero points")
-        if not all(0 < value < float("inf") for value in scale):
-            raise ValueError(f"{name!r} has a scale that is not positive and finite")
+        self._check_scales(name, scale)
         if not dtype.is_float and dtype is not DType.BOOL:
             limits = np.iinfo(dtype.numpy)
             if not limits.min <= min(zero_point) <= max(zero_point) <= limits.max:
                 raise ValueError(f"{name!r} has a zero point beyond {dtype}")
-        return scale, zero_point, axis if per_channel else None
+        return scale, zero_point, axis if per_channel else None, None
+
+    def _block_scales(self, details: Any, name: str, shape: Sequence[int]) -> tuple[tuple[float, ...], int]:
+        at = details.Scales()
+        if not 0 <= at < len(self._declared):
+            raise ValueError(f"{name!r} has its scales in a tensor that does not exist")
+        scales = self._declared[at]
+        found, block = read_scales(details, shape, scales, self._buffers[scales.Buffer()])
+        self._check_scales(name, found)
+        return found, block
+
+    def _check_scales(self, name: str, scale: Sequence[float]) -> None:
+        if not all(0 < value < float("inf") for value in scale):
+            raise ValueError(f"{name!r} has a scale that is not positive and finite")
 
     def _operator(self, operator: Any, codes: Sequence[tuple[str, int]]) -> Operator:
         name, version = codes[operator.OpcodeIndex()]

@@ -39,7 +39,11 @@ _RUNTIMES: Final[dict[int, dict[int, str]]] = {
     Builtin.EQUAL: {1: "1.14.0"},
     Builtin.EXP: {1: "1.7.0", 2: "2.12.0"},
     Builtin.FLOOR: {1: "1.9.0"},
-    Builtin.FULLY_CONNECTED: {1: "1.5.0", 4: "1.14.0", 5: "2.0.0", 7: "2.3.0", 10: "2.11.0", 12: "2.17.0"},
+    Builtin.FULLY_CONNECTED: {
+        **{1: "1.5.0", 4: "1.14.0", 5: "2.0.0", 7: "2.3.0", 10: "2.11.0", 12: "2.17.0"},
+        # what TensorFlow calls LiteRT 2.1
+        14: "2.21.0",
+    },
     Builtin.GATHER: {1: "1.6.0", 2: "1.14.0", 3: "1.15.0"},
     Builtin.GELU: {1: "2.9.0", 2: "2.9.0"},
     Builtin.GREATER: {1: "1.14.0"},
@@ -139,6 +143,9 @@ def _depthwise_conv_2d(inputs: Sequence[Operand], output: Operand, options: Any)
 
 
 def _fully_connected(inputs: Sequence[Operand], output: Operand, options: Any) -> int:
+    if inputs[1].params is not None and inputs[1].params.block is not None:
+        # the runtimes that know version 13 and no later one crash, or compute something else without a word
+        return 14
     version = _WEIGHTED_VERSIONS.get((inputs[0].dtype, inputs[1].dtype), (1, 1, 1))[2]
     return max(version, 5) if options.keepNumDims else version
 

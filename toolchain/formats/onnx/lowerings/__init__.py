@@ -18,7 +18,13 @@ from toolchain.formats.onnx.lowerings.recurrent import RECURRENT_LAYERS
 from toolchain.formats.onnx.lowerings.reductions import REDUCTIONS
 from toolchain.formats.onnx.lowerings.resizing import RESIZING
 from toolchain.formats.onnx.lowerings.rule import LoweringRule, clamp
-from toolchain.formats.onnx.lowerings.weight_only import is_weight_only, lower_weight_only
+from toolchain.formats.onnx.lowerings.weight_only import (
+    clamp_product,
+    has_blocks,
+    is_dequantized,
+    is_weight_only,
+    lower_weight_only,
+)
 from toolchain.formats.onnx.scope import Scope, Tensor
 from toolchain.graph import WEIGHTED, DType, Node, Op
 from toolchain.quantization import clamp_is_implied
@@ -50,6 +56,8 @@ def lower_node(scope: Scope, node: Node) -> None:
     if node.output not in scope.float_nodes and not is_wide:
         _lower_fused(scope, node, inputs, result)
         return
+    if has_blocks(node, inputs):
+        inputs = [Tensor(scope.real(inputs[0])), *inputs[1:]]
     if not is_weight_only(node, inputs):
         keeps_weight = node.op in WEIGHTED and inputs[1].params is None and inputs[0].params is not None
         inputs = [Tensor(scope.real(tensor)) for tensor in inputs]
@@ -83,7 +91,10 @@ def _lower_fused(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor)
     else:
         unclamped = scope.auxiliary(node.output, "unclamped", result.params)
         _lower(scope, node, inputs, unclamped)
-        clamp(scope, unclamped, result, activation)
+        if is_dequantized(node, inputs) and result.params is None:
+            clamp_product(scope, node, unclamped, result)
+        else:
+            clamp(scope, unclamped, result, activation)
 
 
 def _lower(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:

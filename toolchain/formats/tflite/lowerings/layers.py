@@ -6,6 +6,8 @@ Weights lie as the kernels read them: `(C_out, kH, kW, C_in / groups)`, `(1, kH,
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.schema_py_generated import BuiltinOperator as Builtin
@@ -14,6 +16,7 @@ from toolchain.formats.tflite.emitter import ACTIVATIONS, Emitter, Lowering
 from toolchain.formats.tflite.flatbuffer import Operand
 from toolchain.formats.tflite.kernels import row_order, rows_of
 from toolchain.formats.tflite.layout import CHANNELS_LAST, Flattened, Layout, identity
+from toolchain.formats.tflite.names import PRODUCT_SUFFIX
 from toolchain.formats.tflite.windows import node_windows, padded_input
 from toolchain.graph import Node, Op
 from toolchain.quantization.affine import bias_params
@@ -55,21 +58,37 @@ def _depthwise_conv2d(emitter: Emitter, node: Node) -> None:
 
 def _linear(emitter: Emitter, node: Node) -> None:
     """FULLY_CONNECTED; the weight's columns take the order in which the input was flattened, its rows that in which the
-    result becomes an image."""
+    result becomes an image. Columns that share scales by blocks keep their order: there the input is moved."""
     (source,) = emitter.inputs(node)
     (wanted, *_) = emitter.placement(node).wanted
     flat = wanted.flattened if wanted else None
+    is_blocked = has_blocks(emitter, node)
+    if wanted and flat and is_blocked:
+        shape = emitter.graph.types[node.inputs[0]].shape
+        source, flat = emitter.moved(source, wanted, replace(wanted, flattened=None), shape), None
     columns = Layout((0, 1), None if flat is None else Flattened(1, flat.shape, flat.order))
     options = schema.FullyConnectedOptionsT(
-        fusedActivationFunction=ACTIVATIONS[node["activation"]],
+        fusedActivationFunction=ACTIVATIONS["none" if is_blocked else node["activation"]],
         keepNumDims=len(source.shape) != 2,
         # float activations of kernels that quantize them as they run: with a zero point
         asymmetricQuantizeInputs=emitter.numbers.weights_only,
     )
     rows = row_order(emitter.plan.layouts[node.output])
     weights = _weights(emitter, node, columns) if rows is None else _ordered_weights(emitter, node, columns, rows)
-    inputs = [source, *weights]
-    emitter.emit(Builtin.FULLY_CONNECTED, inputs, emitter.result(node), options)
+    inputs, result = [source, *weights], emitter.result(node)
+    if not is_blocked or node["activation"] == "none":
+        emitter.emit(Builtin.FULLY_CONNECTED, inputs, result, options)
+        return
+    # outside XNNPACK, kernels forget the activation where scales are those of blocks
+    product = emitter.temporary(result.name + PRODUCT_SUFFIX, result.shape, result)
+    emitter.emit(Builtin.FULLY_CONNECTED, inputs, product, options)
+    emitter.emit(Builtin.RELU if node["activation"] == "relu" else Builtin.RELU6, [product], result)
+
+
+def has_blocks(emitter: Emitter, node: Node) -> bool:
+    """Whether inputs of the layer share scales by blocks."""
+    params = emitter.numbers.params.get(node.inputs[1])
+    return params is not None and params.block is not None
 
 
 def _weights(emitter: Emitter, node: Node, layout: Layout) -> list[Operand]:

@@ -95,12 +95,16 @@ def test_mobilenet_v2_takes_a_fraction_of_its_tracing():
 
     model, inputs = MobileNetV2(), (np.zeros((1, 3, 224, 224), np.float32),)
     lint(model, target="ethos-u55", example_inputs=inputs)
-    started = time.perf_counter()
-    torch.export.export(model.eval(), (torch.zeros(1, 3, 224, 224),))
-    exported = time.perf_counter()
-    lint(model, target="ethos-u55", example_inputs=inputs)
+    exports, lints = [], []
+    for _ in range(3):  # in turn, and the best of each: another process may take the core in between
+        started = time.perf_counter()
+        torch.export.export(model.eval(), (torch.zeros(1, 3, 224, 224),))
+        exported = time.perf_counter()
+        lint(model, target="ethos-u55", example_inputs=inputs)
+        exports.append(exported - started)
+        lints.append(time.perf_counter() - exported)
     # exporting is torch's own work; all of ours beside it
-    assert time.perf_counter() - exported < 2.5 * (exported - started)
+    assert min(lints) < 2.5 * min(exports)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ Values make no difference: int8 files get ranges from a random input.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 
 from toolchain.formats.artifact import Format, Runner
+from toolchain.formats.timing import run_times_ms
 from toolchain.graph import Graph, fold
 from toolchain.quantization import QuantizedGraph, Scheme, assign_params, quantize_inputs
 
@@ -65,10 +65,4 @@ def _quantized(graph: Graph, inputs: Sequence[np.ndarray], scheme: Scheme) -> Qu
 def _fastest_ms(load: Callable[[], Runner], inputs: Sequence[np.ndarray]) -> float:
     runner = load()
     runner.run(inputs)
-    times: list[float] = []
-    started = time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - started < ROUND_S:
-        before = time.perf_counter()
-        runner.run(inputs)
-        times.append(time.perf_counter() - before)
-    return 1e3 * min(times)
+    return min(run_times_ms(runner, inputs, seconds=ROUND_S))

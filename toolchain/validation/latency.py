@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from toolchain.formats.artifact import Runner
+from toolchain.formats.timing import run_times_ms
 
 WARM_UP = 3
 MOST_RUNS = 50
@@ -22,10 +23,4 @@ def median_latency_ms(runner: Runner, inputs: Sequence[np.ndarray]) -> float:
         runner.run(inputs)
         if time.perf_counter() - started > BUDGET_S:
             break
-    times: list[float] = []
-    started = time.perf_counter()
-    while len(times) < 3 or (len(times) < MOST_RUNS and time.perf_counter() - started < BUDGET_S):
-        before = time.perf_counter()
-        runner.run(inputs)
-        times.append(time.perf_counter() - before)
-    return 1e3 * statistics.median(times)
+    return statistics.median(run_times_ms(runner, inputs, seconds=BUDGET_S, most=MOST_RUNS))

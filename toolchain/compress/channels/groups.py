@@ -20,6 +20,7 @@ import numpy as np
 from toolchain.compress.channels.flow import ChannelFlow, Fixed, Labels
 from toolchain.compress.channels.rules import trace_channels
 from toolchain.graph import RECURRENT, WEIGHTED, Graph
+from toolchain.graph.components import connected
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,28 +78,6 @@ def find_groups(graph: Graph) -> tuple[ChannelGroup, ...]:
     sites = _weight_sites(graph)
     found = [(site, group) for group, places in members.items() if (site := _first_site(places, sites))]
     return tuple(_group(graph, site, members[group], why[group]) for site, group in sorted(found))
-
-
-def connected(count: int, ties: Sequence[tuple[Labels, Labels]]) -> Labels:
-    """For each of `count` labels the least label of its connected component.
-
-    Every round each component hooks onto the least neighbouring root, then paths are halved until they are
-    flat: O(log count) rounds of whole-array steps.
-    """
-    root = np.arange(count)
-    if not ties:
-        return root
-    left = np.concatenate([a for a, _ in ties])
-    right = np.concatenate([b for _, b in ties])
-    while True:
-        a, b = root[left], root[right]
-        if np.array_equal(a, b):
-            return root
-        least = np.minimum(a, b)
-        np.minimum.at(root, a, least)
-        np.minimum.at(root, b, least)
-        while not np.array_equal(root, root[root]):
-            root = root[root]
 
 
 def _reasons(flow: ChannelFlow, channels: Labels) -> tuple[list[str], Labels]:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toolchain.compress.channels.groups import connected
 from toolchain.graph import WEIGHTED, Graph, Node, Structure
+from toolchain.graph.components import connected
 
 UNIT = 0
 

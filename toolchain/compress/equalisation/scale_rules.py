@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from toolchain.compress.channels.groups import connected
 from toolchain.compress.equalisation.scale_flow import UNIT, Ceiling, ScaledUse, ScaleFlow, compact
 from toolchain.graph import Graph, Node, Op, Structure
+from toolchain.graph.components import connected
 
 ScaleRule: TypeAlias = Callable[[ScaleFlow, Node], np.ndarray]
 """From the flow so far and a node to the labels of its result."""

@@ -23,6 +23,7 @@ import numpy as np
 from toolchain.formats.artifact import SparseWeights
 from toolchain.formats.tflite.sparsity import stored_bytes
 from toolchain.graph import DType, Finding, Graph, Node, Op
+from toolchain.graph.components import connected
 from toolchain.quantization import QuantizedGraph, Reals
 
 WORTH_TELLING: Final = 2 / 3
@@ -157,7 +158,7 @@ def _clusters(graph: Graph) -> list[_Cluster]:
     entries = {node.output for node in graph.nodes if _is_entry(graph, node)}
     inside = {name for name, why in misfits.items() if why is None}
     leaders = _connected(graph, inside, entries)
-    groups: dict[str, list[Node]] = {}
+    groups: dict[int, list[Node]] = {}
     for node in graph.nodes:
         if node.output in leaders:
             groups.setdefault(leaders[node.output], []).append(node)
@@ -168,22 +169,19 @@ def _clusters(graph: Graph) -> list[_Cluster]:
     ]
 
 
-def _connected(graph: Graph, inside: set[str], entries: set[str]) -> dict[str, str]:
+def _connected(graph: Graph, inside: set[str], entries: set[str]) -> dict[str, int]:
     """The group of each node, by its output: a node goes with the makers of what it reads."""
-    leaders = {name: name for name in inside | entries}
-
-    def leader(name: str) -> str:
-        while leaders[name] != name:
-            leaders[name] = leaders[leaders[name]]
-            name = leaders[name]
-        return name
-
-    for node in graph.nodes:
-        if node.output in inside:
-            for name in node.inputs:
-                if name in leaders and not _is_image_mean(graph, graph.producers[name]):
-                    leaders[leader(name)] = leader(node.output)
-    return {name: leader(name) for name in leaders}
+    places = {name: place for place, name in enumerate(sorted(inside | entries))}
+    pairs = [
+        (places[name], places[node.output])
+        for node in graph.nodes
+        if node.output in inside
+        for name in node.inputs
+        if name in places and not _is_image_mean(graph, graph.producers[name])
+    ]
+    ends = np.asarray(pairs, np.int64).reshape(-1, 2)
+    leaders = connected(len(places), [(ends[:, 0], ends[:, 1])])
+    return {name: int(leaders[place]) for name, place in places.items()}
 
 
 def _broken(

@@ -28,8 +28,10 @@ LEARNED: Mapping[str, RoundingMethod] = {
     "rounding by layers": RoundingMethod.ADAROUND,
     "rounding by blocks": RoundingMethod.BLOCK,
 }
-"""By the name of the rung. Learning layer by layer takes as long as block by block and reaches less: the ladder leaves
-it out."""
+"""By the name of the rung."""
+
+ONLY_ASKED_FOR = frozenset({"rounding by layers"})
+"""Learning layer by layer takes as long as block by block and reaches less: the ladder leaves it out."""
 
 _UNEVEN = 4.0
 """Two bits: from here on the narrower of two joined tensors is said to be spoiled."""
@@ -136,7 +138,8 @@ def coarse_weights(means: Means, footing: Footing, known: Judgement | None) -> S
 
 def make_rungs(means: Means, judge: Judge) -> tuple[Rung, ...]:
     """All rungs above min-max."""
-    return (*_plain_rungs(means), Rung("finer activations", partial(fine_activations, means, judge)), _last_rung(means))
+    plain = (rung for rung in _plain_rungs(means) if rung.name not in ONLY_ASKED_FOR)
+    return (*plain, Rung("finer activations", partial(fine_activations, means, judge)), _last_rung(means))
 
 
 def take_rungs(means: Means, settings: Settings, names: Sequence[str]) -> Footing:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from toolchain import lint
 from toolchain.cli import app
 from toolchain.errors import OptionError, UnsupportedError
-from toolchain.profiles import Limit
+from toolchain.profiles.tables import Limit
 
 
 class Tail(nn.Module):

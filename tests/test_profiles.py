@@ -8,7 +8,8 @@ import pytest
 
 from toolchain.errors import ProfileError
 from toolchain.knowledge import shipped_names
-from toolchain.profiles import CodebookKernels, Pays, load_profile
+from toolchain.profiles import Pays, load_profile
+from toolchain.profiles.tables import CodebookKernels
 from toolchain.quantization import Granularity, NumberFormat
 
 LEAST = 'description = "d"\nsource = "s"\nkind = "cpu"\n[compute]\nisa = "i"\n'

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.atomic import unfinished_file
+from toolchain.backends import backend_findings
+from toolchain.backends.measurement import DeviceFacts, judge_figures, measure_files
 from toolchain.devices.bundle import Deployed, Tolerance, fitting_samples, write_bundle
 from toolchain.devices.golden import Samples
 from toolchain.diagnosis.layers import Diagnosis, affordable_samples, diagnose_graph
@@ -101,8 +103,11 @@ def deploy(
     proof = prove(made)
     raise_unproved(proof)
     lost = _lost(job, found, store, judge, progress)
+    golden = _golden_samples(job, made)
+    seen = measure_files(made.files, made.quantized, golden, job.profile, progress=progress)
     found = replace(found, notes=(*found.notes, *job.notes, *lost))
-    return _publish(job, made, found, _facts(job, made, runs, found, proof))
+    found = judge_figures(found, seen, job.target.gates.device)
+    return _publish(job, _Made(made, found, golden, seen), _facts(job, made, runs, found, proof, seen))
 
 
 def _stage_options(in_out: InOut | str | None, float_files: bool, dynamic_batch: bool) -> dict[str, Any]:
@@ -127,7 +132,8 @@ def _run(
         runs.append(run)
         if isinstance(run.model, TracedModel) and run.stage == "trace":
             graph = fold(run.model.graph)
-            check_ops(graph, job.profile, job.target.device)
+            known = backend_findings(graph, job.profile, job.target.formats)
+            check_ops(graph, job.profile, job.target.device, known)
             check_ram(graph, job.profile, job.target.device)
         if on_end:
             on_end(run)
@@ -167,7 +173,12 @@ def _figures(result: RuntimeResult) -> str:
 
 
 def _facts(
-    job: Job, made: ExportedModel, runs: list[StageRun], found: Validation, proof: tuple[TensorProof, ...]
+    job: Job,
+    made: ExportedModel,
+    runs: list[StageRun],
+    found: Validation,
+    proof: tuple[TensorProof, ...],
+    seen: DeviceFacts,
 ) -> dict[str, Any]:
     baseline = measure_float(fold(made.reference), job.target, job.samples) if not made.quantized.is_float else ()
     facts: dict[str, Any] = report_facts(
@@ -181,6 +192,7 @@ def _facts(
         baseline=baseline,
         diagnosis=_diagnosis(made, job.samples),
         proof=proof,
+        seen=seen,
     )
     return facts
 
@@ -210,14 +222,28 @@ def measure_float(graph: Graph, target: Target, samples: SampleSet) -> tuple[Flo
     return tuple(found)
 
 
-def _publish(job: Job, made: ExportedModel, found: Validation, facts: dict[str, Any]) -> Deployment:
+@dataclass(frozen=True)
+class _Made:
+    """What is to be published."""
+
+    model: ExportedModel
+    found: Validation
+    golden: Samples
+    seen: DeviceFacts
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return {**self.model.files, **self.seen.files}
+
+
+def _publish(job: Job, made: _Made, facts: dict[str, Any]) -> Deployment:
     report = {
         "report.html": render_html(facts).encode(),
         "report.json": (json.dumps(facts, indent=2, allow_nan=False) + "\n").encode(),
     }
     refused = job.folder / "refused"
     try:
-        raise_missed(found)
+        raise_missed(made.found)
     except DisagreementError as missed:
         _write(refused, report)
         missed.where = str(refused / "report.html")
@@ -227,21 +253,21 @@ def _publish(job: Job, made: ExportedModel, found: Validation, facts: dict[str, 
     _write_bundle(job, made, facts["versions"])
     paths = (*files, *_write(job.folder, report))
     _remove(refused, *(job.folder / name for name in stale))
-    return Deployment(job.folder, paths, facts, made, found)
+    return Deployment(job.folder, paths, facts, made.model, made.found)
 
 
-def _write_bundle(job: Job, made: ExportedModel, versions: Mapping[str, Any]) -> None:
-    gates = job.target.gates
+def _write_bundle(job: Job, made: _Made, versions: Mapping[str, Any]) -> None:
+    gates, model = job.target.gates, made.model
     provenance = {
         "model": job.model.name,
-        "digest": made.digest,
+        "digest": model.digest,
         "target": job.target_name,
         "samples": job.samples.name,
-        "recipe": [{"stage": record.stage, **record.options} for record in made.history],
+        "recipe": [{"stage": record.stage, **record.options} for record in model.history],
         "versions": dict(versions),
     }
     tolerance = Tolerance(gates.output_steps, gates.output_share, gates.float_error)
-    deployed = Deployed(made.files, made.quantized, _golden_samples(job, made), tolerance, provenance)
+    deployed = Deployed(model.files, model.quantized, made.golden, tolerance, provenance)
     try:
         write_bundle(job.folder / BUNDLE, deployed)
     except OSError as error:
@@ -264,8 +290,9 @@ def _golden_samples(job: Job, made: ExportedModel) -> Samples:
 def _published(folder: Path) -> set[str]:
     """Names of the model files that the report in `folder` tells of."""
     try:
-        files = json.loads((folder / "report.json").read_text())["files"]
-        return {Path(str(file["name"])).name for file in files}
+        facts = json.loads((folder / "report.json").read_text())
+        seen = (file for row in facts.get("backends", {}).get("measured", ()) for file in row["files"])
+        return {Path(str(file["name"])).name for file in (*facts["files"], *seen)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

@@ -39,6 +39,8 @@ _PLAIN_WORDS: Final[Mapping[str, str]] = {
     "float_type": "should be a number",
     "bool_type": "should be true or false",
 }
+_ONES_OWN = ("description", "extends")
+"""Keys that no file takes from the one it extends."""
 _PACKAGE = Path(__file__).resolve().parent
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -111,8 +113,53 @@ def load_toml(path: str | Path, model: type[Model]) -> Model:
     Raises OptionError where the file is missing, ProfileError where it is malformed (with the line) or where
     keys do not hold (all of them at once, each with its key path).
     """
-    path = Path(path)
+    return _checked(Path(path), read_toml(Path(path)), model)
+
+
+def load_extended(kind: Kind, path: Path, model: type[Model]) -> Model:
+    """Read a TOML file on top of the one of the same kind that its key `extends` names, a shipped name or a path
+    beside the file, if there is that key.
+
+    Tables are joined key by key; a list or a single value takes the place of the one below. A description is the
+    file's own. Errors as in `load_toml`; each names the file whose keys do not hold.
+    """
+    return _checked(path, _read_extended(kind, path, model, ()), model)
+
+
+def _read_extended(kind: Kind, path: Path, model: type[Model], above: tuple[Path, ...]) -> dict[str, Any]:
     table = read_toml(path)
+    name = table.get("extends")
+    if not isinstance(name, str):  # absent, or a value that the model refuses
+        return table
+    above = (*above, path.resolve())
+    try:
+        beside = path.parent / name
+        base = beside if beside.is_file() else find_shipped(kind, name)
+    except OptionError as error:
+        raise ProfileError(f"{path}: extends: {error.what}", hint=error.hint) from error
+    if base.resolve() in above:
+        raise ProfileError(f"{path}: extends: {base} extends this file in turn", hint="leave one of the two out")
+    below = _read_extended(kind, base, model, above)
+    _checked(base, below, model)
+    below = {key: _from(base.parent, value) for key, value in below.items() if key not in _ONES_OWN}
+    return _joined_tables(below, table)
+
+
+def _from(folder: Path, value: Any) -> Any:
+    """A value of a file in `folder`: where it is the path of a file beside it, that file wherever it is read."""
+    beside = folder / value if isinstance(value, str) else folder
+    return str(beside.resolve()) if beside.is_file() else value
+
+
+def _joined_tables(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    joined = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            joined[key] = _joined_tables(below[key], above[key])
+    return joined
+
+
+def _checked(path: Path, table: Mapping[str, Any], model: type[Model]) -> Model:
     try:
         # JSON's strictness is TOML's: a list is a tuple and 1 is a float, but the text "1" is no number.
         return model.model_validate_json(json.dumps(table, default=str), strict=True)

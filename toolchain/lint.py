@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.backends import backend_findings
 from toolchain.errors import BudgetError, OptionError
 from toolchain.formats.tflite import plan_sparse
 from toolchain.graph import Finding, fold
@@ -68,7 +69,8 @@ def lint(model: Any, *, target: str | Path, example_inputs: Sequence[Any] | Mapp
         *_told(partial(check_ram, graph, profile, wanted.device)),
         *_told(partial(check_flash, "the int8 weights", weight_bytes, profile, wanted.device)),
     ]
-    found = device_findings(graph, profile)
+    known = backend_findings(graph, profile, wanted.formats)
+    found = tuple(dict.fromkeys((*device_findings(graph, profile), *known)))
     if profile.kernels.sparse is not None and "tflite" in wanted.formats:
         found += plan_sparse(QuantizedGraph(graph, {})).refused
     return LintReport(name, wanted.device, found, tuple(memory), weight_bytes, peak_activation_bytes(graph, 1))

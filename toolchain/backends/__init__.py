@@ -1,6 +1,6 @@
 """Back ends: a tool a module or folder, one table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from toolchain.backends.backend import Backend, Figure, Measured, Placement, Written
 from toolchain.graph import Finding, Graph
@@ -15,10 +15,11 @@ def serving(profile: DeviceProfile, file: str) -> Iterator[Backend]:
     return (backend for backend in BACKENDS.values() if backend.serves(profile, file))
 
 
-def backend_findings(graph: Graph, profile: DeviceProfile, file: str) -> tuple[Finding, ...]:
-    """What the installed back ends know to fall off the device before anything is compiled."""
-    asked = [backend for backend in serving(profile, file) if backend.find and backend.missing() is None]
-    return tuple(finding for backend in asked if backend.find for finding in backend.find(graph, profile))
+def backend_findings(graph: Graph, profile: DeviceProfile, formats: Iterable[str]) -> tuple[Finding, ...]:
+    """What the installed back ends for files of `formats` know to fall off the device before anything is compiled."""
+    asked = {backend.name: backend for kind in formats for backend in serving(profile, f"model.{kind}")}
+    ready = [backend.find for backend in asked.values() if backend.find and backend.missing() is None]
+    return tuple(dict.fromkeys(finding for find in ready for finding in find(graph, profile)))
 
 
 __all__ = ["BACKENDS", "Backend", "Figure", "Measured", "Placement", "Written", "backend_findings", "serving"]

@@ -40,6 +40,7 @@ MOST_BYTES = 2**25
 """Of golden arrays, a file: a bundle is sent to devices with little of everything."""
 
 Files: TypeAlias = Mapping[str, bytes]
+Rows: TypeAlias = tuple[tuple[np.ndarray, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,15 @@ def _expected(name: str, content: bytes, data: bytes | None, golden: Golden, run
         # copies: an interpreter may hand out its own buffers
         rows = [[np.array(a) for a in run(row)] for row in zip(*golden.inputs, strict=True)]
     return [np.stack(column) for column in zip(*rows, strict=True)]
+
+
+def golden_rows(
+    name: str, content: bytes, model: QuantizedGraph, samples: Samples, data: bytes | None = None
+) -> tuple[Rows, Rows]:
+    """Samples as the file `name` stores them, and what this machine's runtime gives of them, `[sample][port]`."""
+    golden = make_golden(name, content, model, samples, data)
+    expected = _expected(name, content, data, golden, HOST_RUNTIMES[golden.artifact["format"]])
+    return tuple(zip(*golden.inputs, strict=True)), tuple(zip(*expected, strict=True))
 
 
 def npy(array: np.ndarray) -> bytes:

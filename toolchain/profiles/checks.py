@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from toolchain.errors import BudgetError, UnsupportedError, raise_collected
@@ -51,10 +51,11 @@ def check_flash(file: str, size: int, profile: DeviceProfile, device: str) -> No
         )
 
 
-def check_ops(graph: Graph, profile: DeviceProfile, device: str) -> None:
+def check_ops(graph: Graph, profile: DeviceProfile, device: str, known: Iterable[Finding] = ()) -> None:
     """Raises UnsupportedError that lists everything that `device_findings` says keeps the folded `graph` off the
-    device."""
-    findings = [str(finding) for finding in device_findings(graph, profile) if finding.blocks]
+    device, and what else is `known` to."""
+    found = dict.fromkeys((*device_findings(graph, profile), *known))
+    findings = [str(finding) for finding in found if finding.blocks]
     title = f"{device} cannot run {len(findings)} op(s) of the model:"
     raise_collected(UnsupportedError, title, findings, hint="change these ops in the model, or choose another target")
 

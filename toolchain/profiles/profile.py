@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from toolchain.graph import DType
-from toolchain.knowledge import find_shipped, load_toml
+from toolchain.knowledge import find_shipped, load_extended
 from toolchain.profiles.backends import Emulator, Qnn, TfliteMicro, Vela
 from toolchain.profiles.tables import Compute, Execution, Kernels, Memory, Saving, SchemeTable, Table
 from toolchain.quantization import Scheme
@@ -18,6 +18,7 @@ class DeviceProfile(Table):
     """One device. `source` names where its figures come from."""
 
     description: str
+    extends: str | None = Field(None, description="the profile whose keys hold where this file has none")
     source: str
     kind: Literal["cpu", "npu", "mcu"]
     compute: Compute
@@ -46,4 +47,4 @@ class DeviceProfile(Table):
 
 def load_profile(name: str | Path) -> DeviceProfile:
     """A shipped profile by name, or a user's own file. Raises OptionError or ProfileError."""
-    return load_toml(find_shipped("device_profiles", name), DeviceProfile)
+    return load_extended("device_profiles", find_shipped("device_profiles", name), DeviceProfile)

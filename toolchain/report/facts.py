@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain.graph import Graph
 from toolchain.pipeline import StageRun
 from toolchain.profiles import DeviceProfile
+from toolchain.report.backends import backend_facts
 from toolchain.report.diagnosis import diagnosis_facts
 from toolchain.report.layers import float_cost, graph_cost, layer_rows
 from toolchain.report.plain import finite, ratio, to_plain
@@ -26,6 +27,7 @@ from toolchain.targets import Target
 from toolchain.validation.results import Agreement, RuntimeResult, Validation
 
 if TYPE_CHECKING:
+    from toolchain.backends.measurement import DeviceFacts
     from toolchain.diagnosis.layers import Diagnosis
     from toolchain.validation.proof import TensorProof
 
@@ -64,9 +66,10 @@ def report_facts(
     baseline: Sequence[FloatFile],
     diagnosis: Diagnosis | None = None,
     proof: Sequence[TensorProof] | None = None,
+    seen: DeviceFacts | None = None,
 ) -> dict[str, Any]:
     """The facts of one deployment. `baseline` may be empty; float bytes and speed-ups are null then. Without a `proof`
-    there is no price list either."""
+    there is no price list either, without what was `seen` no section of back ends."""
     before, after = float_cost(exported.reference), graph_cost(exported.graph, exported.params)
     cost, files = {"float": before, "deployed": after}, _files(exported, baseline)
     runtimes = [_runtime(result, baseline) for result in validation.runtimes]
@@ -93,6 +96,7 @@ def report_facts(
         "layers": layer_rows(exported, {tensor.name: tensor for tensor in validation.tensors}),
         "diagnosis": None if diagnosis is None else diagnosis_facts(diagnosis, exported.graph),
         "proof": None if proof is None else [row.to_plain() for row in proof],
+        "backends": {} if seen is None else backend_facts(seen),
         "prices": None if proof is None else _prices(exported, profile, proof, cost, files, runtimes),
     }
 

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 
 from toolchain.errors import OptionError
 from toolchain.report import diagnosis, figures, units
+from toolchain.report.backends import backend_rows, figure_text
 from toolchain.report.facts import SCHEMA
 from toolchain.report.headline import Facts, deployed, is_reference, measures
 from toolchain.report.ladder import find_ladder
@@ -57,6 +58,7 @@ def render_html(facts: Facts) -> str:
         worst=figures.worst_layer(layers),
         rows=_rows(facts),
         ladder=find_ladder(facts),
+        backends=list(backend_rows(facts)),
         **_diagnosis(facts.get("diagnosis")),
     )
 
@@ -140,10 +142,16 @@ def _saving(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gate(row: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
-    label = _GATES.get(row["gate"], row["gate"])
+    label = _GATES.get(row["gate"]) or _figure_label(row["gate"], facts)
     label = label.format(output_steps=facts["output_steps"], score_name=facts["score_name"] or "accuracy")
     text = _gate_text(row["gate"])
     return {**row, "label": label, "wanted_text": text(row["wanted"]), "measured_text": text(row["measured"])}
+
+
+def _figure_label(key: str, facts: Facts) -> str:
+    """What a back end calls a figure that a gate bounds."""
+    found = (figure for row in facts["backends"].get("measured", ()) for figure in row["figures"])
+    return next((figure["label"] for figure in found if figure["key"] == key), key)
 
 
 def _gate_text(gate: str) -> Any:
@@ -152,6 +160,8 @@ def _gate_text(gate: str) -> Any:
         return units.format_share
     if gate == "sqnr_db":
         return units.format_db
+    if gate not in _GATES:
+        return lambda value: figure_text({"key": gate, "value": value})
     unit = {"op_steps": "step", "accuracy_drop": "point"}.get(gate)
     return lambda value: units.format_amount(value, unit)
 

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from toolchain.report.backends import backend_rows
 from toolchain.report.headline import Facts, measures, timed
 from toolchain.report.ladder import find_ladder
 from toolchain.report.progress import RichProgress
@@ -28,6 +29,7 @@ def print_summary(facts: Facts, console: Console, paths: Sequence[Path] = ()) ->
     screen.print_title(facts)
     screen.print_measures(facts)
     screen.print_gates(facts)
+    screen.print_backends(facts)
     screen.print_ladder(facts)
     screen.print_stages(facts)
     screen.print_paths(paths or [Path(file["name"]) for file in facts["files"]])
@@ -85,6 +87,20 @@ class _Screen:
 
         for note in facts["notes"]:
             self._console.print(self.text(note, "yellow"))
+
+    def print_backends(self, facts: Facts) -> None:
+        for row in backend_rows(facts):
+            self._console.print(self.text(row.title, "bold"))
+            self._rows((self.text(text), self.text(label, "dim")) for label, text in row.figures)
+            for op in row.beside:
+                cure = f"; instead: {op['instead']}" if op["instead"] else ""
+                self._console.print(
+                    self.text(f"  on the processor: {op['op']} {op['name']}: {op['why']}{cure}", "yellow")
+                )
+            for note in row.notes:
+                self._console.print(self.text(f"  {note}", "dim"))
+        for note in facts.get("backends", {}).get("notes", ()):
+            self._console.print(self.text(note, "dim"))
 
     def print_ladder(self, facts: Facts) -> None:
         ladder = find_ladder(facts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from toolchain.ladder.goal import Fidelity, Goal
@@ -32,3 +34,21 @@ def test_nothing_asked_is_always_met():
     assert str(Goal(sqnr_db=15, same_class=0.9, score_drop=1)) == (
         "SQNR >= 15 dB, same class >= 99.0%, score falls <= 1 points"
     )
+
+
+def test_shares_that_few_samples_cannot_tell_apart_leave_the_choice_to_sqnr():
+    goal = Goal(same_class=0.95)
+    before = Fidelity(8.0, 8.0, same_class=0.80, samples=100)
+    # sqrt(0.8 * 0.2 / 100) is 4 points
+    assert goal.is_nearer(Fidelity(12.0, 12.0, same_class=0.77, samples=100), before)
+    assert not goal.is_nearer(Fidelity(7.0, 7.0, same_class=0.83, samples=100), before)
+    assert not goal.is_nearer(Fidelity(12.0, 12.0, same_class=0.75, samples=100), before)
+    # of ten thousand samples 3 points are many, and without their number every difference counts
+    assert not goal.is_nearer(Fidelity(12.0, 12.0, same_class=0.77, samples=10_000), replace(before, samples=10_000))
+    assert not goal.is_nearer(Fidelity(12.0, 12.0, same_class=0.79), replace(before, samples=0))
+
+
+def test_what_meets_the_goal_is_nearer_than_what_does_not():
+    goal = Goal(same_class=0.99)
+    met, missed = Fidelity(20.0, 20.0, same_class=0.99, samples=100), Fidelity(30.0, 30.0, same_class=0.98, samples=100)
+    assert goal.is_nearer(met, missed) and not goal.is_nearer(missed, met)

@@ -140,8 +140,7 @@ class _Comparison:
     def is_better(self) -> bool:
         if self.worst is None or self.before is None:
             return self.worst is not None
-        shortfall, before = self.goal.shortfall(self.worst), self.goal.shortfall(self.before)
-        return shortfall < before or (shortfall == before and self.worst.worse_db > self.before.worse_db)
+        return self.goal.is_nearer(self.worst, self.before)
 
     @property
     def gain_db(self) -> float | None:

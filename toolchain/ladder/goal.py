@@ -2,12 +2,16 @@
 
 The shortfall of a figure is how far it misses what is wanted, in units in which one is grave: 10 dB of SQNR, 1 % of
 the samples in another class, 1 point of the score. A goal is met where the largest shortfall is zero.
+
+A share p of n samples in the same class is known to its standard error, sqrt(p (1 - p) / n). Where two networks' shares
+are no further apart than that, SQNR says which is nearer to the goal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import sqrt
 from typing import Any
 
 _GRAVE_DB, _GRAVE_SHARE, _GRAVE_POINTS = 10.0, 0.01, 1.0
@@ -16,13 +20,14 @@ _GRAVE_DB, _GRAVE_SHARE, _GRAVE_POINTS = 10.0, 0.01, 1.0
 @dataclass(frozen=True)
 class Fidelity:
     """How near outputs are to the float reference's: SQNR and balanced SQNR in dB (see `toolchain.fidelity`), the share
-    of samples with the same class (None where the outputs are no classes) and the points by which the user's metric
-    falls (None without one)."""
+    of samples with the same class (None where the outputs are no classes), the points by which the user's metric falls
+    (None without one), and how many samples that was measured on (0: not told)."""
 
     sqnr_db: float
     balanced_db: float
     same_class: float | None = None
     score_drop: float | None = None
+    samples: int = 0
 
     def to_plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,6 +51,15 @@ class Goal:
     def shortfall(self, found: Fidelity) -> float:
         """The largest of all figures; 0 where the goal is met."""
         return max((0.0, *self._shortfalls(found)))
+
+    def is_nearer(self, found: Fidelity, before: Fidelity) -> bool:
+        """Whether `found` is nearer to the goal than `before`; whatever meets the goal is nearer than what does not."""
+        if self.is_met(found) != self.is_met(before):
+            return self.is_met(found)
+        if _cannot_be_told_apart(found, before):
+            before = replace(before, same_class=found.same_class)
+        one, other = self.shortfall(found), self.shortfall(before)
+        return one < other or (one == other and found.worse_db > before.worse_db)
 
     def is_met(self, found: Fidelity) -> bool:
         return self.shortfall(found) == 0.0
@@ -72,3 +86,13 @@ class Goal:
         if self.score_drop is not None:
             parts.append(f"score falls <= {self.score_drop:g} points")
         return ", ".join(parts) or "none"
+
+
+def _cannot_be_told_apart(one: Fidelity, other: Fidelity) -> bool:
+    """Whether shares of the same class differ by no more than one standard error."""
+    if one.same_class is None or other.same_class is None or not other.samples:
+        return False
+    share = other.same_class
+    # of no error seen among n, at most one is likely
+    error = max(sqrt(share * (1 - share) / other.samples), 1 / other.samples)
+    return abs(one.same_class - share) <= error + 1e-9

@@ -134,7 +134,7 @@ class Judge:
         outputs, targets = outputs[part], self._targets[part]
         for given, wanted in zip(outputs, targets, strict=True):
             compared.add(given, wanted)
-        found = Fidelity(compared.sqnr_db, compared.balanced_db, compared.same_class)
+        found = Fidelity(compared.sqnr_db, compared.balanced_db, compared.same_class, samples=compared.samples)
         if (metric := self.metric) is None:
             return found
         labels = np.concatenate(self._labels[part]) if len(self._labels) == len(self._targets) else None

@@ -91,3 +91,14 @@ def test_an_ascii_terminal_gets_ascii() -> None:
 
 def test_names_are_not_markup() -> None:
     assert "[bold red]x[/] for arm64" in shown(make_small_facts(name="[bold red]x[/]"))
+
+
+def test_what_packs_well_has_a_line():
+    from toolchain.report.headline import measures
+
+    facts = make_small_facts()
+    rows = [{"name": "model.tflite", "bytes": 1000, "float_bytes": 4000, "packed_bytes": 500}]
+    shown = {row.label: row for row in measures({**facts, "prices": {"files": rows}})}
+    assert shown["model.tflite, packed"].change == "8.00x smaller"
+    rows[0]["packed_bytes"] = 900
+    assert "model.tflite, packed" not in {row.label for row in measures({**facts, "prices": {"files": rows}})}

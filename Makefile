@@ -88,7 +88,7 @@ $(VENV)/deploy.stamp: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/develop.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setting up $(VENV) for development: a few minutes the first time ..." >&2
-	@$(PIP) -e ".[zoo,tensorflow,accelerate,dev]"
+	@$(PIP) -e ".[zoo,tensorflow,accelerate,npu,mcu,htp,dev]"
 	@touch $(VENV)/deploy.stamp $@
 
 # what many devices still carry; it wants a numpy of its own

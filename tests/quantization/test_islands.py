@@ -40,3 +40,14 @@ def test_a_cast_between_reals_and_integers_is_a_float_node():
     found = graph("i = argmax(x) axis=1", "f = cast(i) dtype=float32", "y = relu(f)", output="y")
     assert set(find_float_nodes(found)) == {"f"}
     assert quantized_activations(found, find_float_nodes(found)) == ("x", "f", "y")
+
+
+def test_what_moves_an_input_to_float_nodes_alone_moves_it_unrounded():
+    found = graph("a = reshape(x) shape=(2,2)", "y = cos(a)", output="y")
+    assert set(find_float_nodes(found)) == {"a", "y"}
+    assert quantized_activations(found, find_float_nodes(found)) == ()
+    # an integer node beside it, or arithmetic on the way, keeps the input in integers
+    beside = graph("a = reshape(x) shape=(2,2)", "y = cos(a)", "b = relu(x)", output="y, b")
+    assert set(find_float_nodes(beside)) == {"y"}
+    computes = graph("a = relu(x)", "y = cos(a)", output="y")
+    assert set(find_float_nodes(computes)) == {"y"}

@@ -75,9 +75,12 @@ class Judge:
 
     @property
     def learning_batches(self) -> int:
-        """How many batches may be learned from: three quarters. The others are kept apart; of a single one, nothing."""
-        count = len(self._targets)
-        return count - max(count // 4, 1)
+        """How many batches may be learned from: the first three quarters of the samples, in whole batches. The others
+        are kept apart; of a single batch, nothing may be learned from."""
+        sizes = [len(np.atleast_1d(targets[0])) for targets in self._targets]
+        # the last batch may be short: what is kept apart is counted in samples
+        learned = np.cumsum(sizes) <= sum(sizes) * 3 / 4
+        return max(int(learned.sum()), min(len(sizes) - 1, 1))
 
     def measure(self, model: QuantizedGraph) -> Judgement:
         """Judge `model` by its files and in simulation. Raises UnsupportedError where a runtime refuses a file."""

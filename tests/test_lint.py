@@ -20,13 +20,13 @@ from toolchain.profiles.tables import Limit
 
 class Tail(nn.Module):
     def forward(self, x):
-        return F.gelu(x)
+        return F.mish(x)
 
 
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.wide = nn.Conv2d(3, 8, 3, stride=4)
+        self.wide = nn.Conv2d(3, 8, 3, stride=4, padding=1)
         self.tail = Tail()
 
     def forward(self, x):
@@ -52,11 +52,11 @@ def test_a_device_that_has_everything_has_no_findings():
 
 def test_ops_and_attributes_that_a_device_lacks_are_told_with_place_and_advice():
     found = lint(Net(), target="ethos-u55", example_inputs=IMAGE)
-    stride, gelu = found.findings
+    stride, mish = found.findings
     assert (stride.op, stride.why) == ("conv2d wide", "stride is 4, the device takes at most 3")
     assert stride.instead and stride.source.module == "wide"
-    assert gelu.op == "gelu tail" and gelu.instead == "relu6 or hardswish"
-    assert gelu.source.module == "tail" and gelu.source.file.endswith("test_lint.py") and gelu.source.line
+    assert mish.op == "mish tail" and mish.instead == "hardswish"
+    assert mish.source.module == "tail" and mish.source.file.endswith("test_lint.py") and mish.source.line
     assert found.blocks
 
 
@@ -121,12 +121,12 @@ def test_limits(limit, value, refused):
 
 def test_the_command_prints_json_and_leaves_with_5_where_it_blocks(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
-        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU())\n"
+        "from torch import nn\ndef net():\n    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.Mish())\n"
     )
     monkeypatch.chdir(tmp_path)
     command = ["lint", "--target", "ethos-u55", "--model", "mine:net", "--shape", "1,3,16,16", "--json"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == UnsupportedError.exit_code
-    assert [finding["op"] for finding in json.loads(done.stdout)["findings"]] == ["gelu 1"]
+    assert [finding["op"] for finding in json.loads(done.stdout)["findings"]] == ["mish 1"]
     done = CliRunner().invoke(app, ["lint", "--model", "mine:net", "--shape", "nonsense"])
     assert isinstance(done.exception, OptionError)

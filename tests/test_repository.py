@@ -117,6 +117,7 @@ def test_wheel_holds_one_import_name_and_the_knowledge(tmp_path):
     for kind in ("targets", "device_profiles", "calibration"):
         assert {Path(n).stem for n in names if n.startswith(f"toolchain/knowledge/{kind}/")} == set(shipped_names(kind))
     assert any(name.endswith(".j2") for name in names), "the report's template"
+    assert "toolchain/devices/emulator/count_instructions.c" in names, "the counting plugin"
 
 
 def test_no_file_names_a_path_of_the_machine_it_was_written_on():

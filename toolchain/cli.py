@@ -1,4 +1,4 @@
-"""The command line: deploy, diagnose, stage, lint, diff, pack, unpack, validate, devices, targets, schema.
+"""The command line: deploy, diagnose, stage, lint, diff, pack, unpack, validate, devices, emulator, targets, schema.
 
 Turns errors into one message and an exit code.
 """
@@ -239,34 +239,27 @@ def diff(
         print_diff(found, Console())
 
 
-for command in (commands.pack, commands.unpack, device_commands.validate, device_commands.devices):
+for command in (
+    *(commands.pack, commands.unpack),
+    *(device_commands.validate, device_commands.emulator),
+):
     app.command()(command)
 
 
 @app.command()
 def targets(as_json: AsJson = False) -> None:
     """List targets, the devices they stand for, and the recipes they offer."""
-    from rich.table import Table
+    from toolchain.backends.device_table import print_targets
 
-    from toolchain.knowledge import shipped_names
-    from toolchain.profiles import load_profile
-    from toolchain.targets import load_target
+    print_targets(as_json)
 
-    found = {name: load_target(name)[0] for name in shipped_names("targets")}
-    devices = {name: load_profile(name) for name in shipped_names("device_profiles")}
-    if as_json:
-        plain: dict[str, dict[str, Any]] = {"targets": {**found}, "devices": {**devices}}
-        typer.echo(
-            json.dumps({k: {n: v.model_dump(mode="json") for n, v in d.items()} for k, d in plain.items()}, indent=2)
-        )
-        return
-    table = Table("target", "device", "formats", "recipes", "what it is", box=None, pad_edge=False)
-    for name, target in found.items():
-        table.add_row(name, target.device, ", ".join(target.formats), ", ".join(target.recipes), target.description)
-    listed = Table("device", "kind", "what it is", box=None, pad_edge=False)
-    for name, device in devices.items():
-        listed.add_row(name, device.kind, device.description)
-    Console().print(table, "", listed)
+
+@app.command()
+def devices(as_json: AsJson = False) -> None:
+    """List targets with their devices, the ways there, the back ends, and what each misses here."""
+    from toolchain.backends.device_table import print_devices
+
+    print_devices(as_json)
 
 
 @app.command()

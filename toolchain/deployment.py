@@ -17,6 +17,7 @@ from toolchain.atomic import unfinished_file
 from toolchain.backends import backend_findings
 from toolchain.backends.measurement import DeviceFacts, judge_figures, measure_files
 from toolchain.devices.bundle import Deployed, Tolerance, fitting_samples, write_bundle
+from toolchain.devices.bundled_device import device_provenance
 from toolchain.devices.golden import Samples
 from toolchain.diagnosis.layers import Diagnosis, affordable_samples, diagnose_graph
 from toolchain.engine.run import predict
@@ -235,6 +236,12 @@ class _Made:
     def files(self) -> dict[str, bytes]:
         return {**self.model.files, **self.seen.files}
 
+    @property
+    def arena_bytes(self) -> dict[str, int]:
+        """The memory that tflite-micro needs for each file, where it is installed."""
+        key = "smallest_arena_bytes"
+        return {found.file: int(found.by_key[key]) for found in self.seen.measured if key in found.by_key}
+
 
 def _publish(job: Job, made: _Made, facts: dict[str, Any]) -> Deployment:
     report = {
@@ -265,9 +272,11 @@ def _write_bundle(job: Job, made: _Made, versions: Mapping[str, Any]) -> None:
         "samples": job.samples.name,
         "recipe": [{"stage": record.stage, **record.options} for record in model.history],
         "versions": dict(versions),
+        **device_provenance(job.target, job.profile),
     }
     tolerance = Tolerance(gates.output_steps, gates.output_share, gates.float_error)
-    deployed = Deployed(model.files, model.quantized, made.golden, tolerance, provenance)
+    arenas = made.arena_bytes if job.profile.kind == "mcu" else None
+    deployed = Deployed(model.files, model.quantized, made.golden, tolerance, provenance, arenas)
     try:
         write_bundle(job.folder / BUNDLE, deployed)
     except OSError as error:

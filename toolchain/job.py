@@ -146,6 +146,7 @@ def stage_options(target: Target, profile: DeviceProfile) -> dict[str, Any]:
         "alternatives": alternatives(profile),
         "onnx_opset": target.onnx.opset,
         "onnx_activations": DType(target.onnx.activations),
+        "onnx_qdq_only": profile.qnn is not None,
     }
 
 

@@ -85,13 +85,13 @@ def test_all_unsupported_ops_are_listed_with_their_lines(run, deploy_options):
 
 
 def test_ops_the_npu_lacks_are_listed_before_calibration(run, workspace, deploy_options):
-    (workspace / "user_permute.py").write_text(
+    (workspace / "user_shuffle.py").write_text(
         "from torch import nn\nclass P(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.c = nn.Conv2d(1, 4, 3)\n    def forward(self, x):\n        return self.c(x).permute(0, 2, 3, 1)\n"
-        "def net(): return P()\n"
+        "        self.c = nn.Conv2d(1, 4, 3)\n    def forward(self, x):\n"
+        "        return nn.functional.pixel_shuffle(self.c(x), 2)\ndef net(): return P()\n"
     )
-    outcome = run("deploy", "--model", "user_permute:net", *deploy_options[3:], "--target", "ethos-u55")
-    refused(outcome, 5, "permute", "user_permute.py:7", "instead")
+    outcome = run("deploy", "--model", "user_shuffle:net", *deploy_options[3:], "--target", "ethos-u55")
+    refused(outcome, 5, "depth_to_space", "user_shuffle.py:7", "instead")
     assert "calibrate" not in outcome.err
 
 

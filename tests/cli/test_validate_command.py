@@ -49,11 +49,13 @@ def test_mistakes_are_one_error_each(run, workspace):
     assert "there is no bundle" in run("validate", "nothing").err
     outcome = run("devices")
     assert outcome.code == 0 and "here" in outcome.out and "ssh" in outcome.out
-    assert set(json.loads(run("devices", "--json").out)) >= {"here", "ssh"}
+    plain = json.loads(run("devices", "--json").out)
+    assert set(plain["ways"]) == {"here", "emulator", "ssh", "adb"} and set(plain["targets"]) >= {"arm64", "x86-64"}
+    assert plain["targets"]["cortex-m4"]["backends"] == ["tflite_micro"] and "tflite_micro" in plain["backends"]
 
 
 def test_an_unknown_way_and_a_way_without_host_say_what_to_do(run, bundle):
     outcome = run("validate", str(bundle), "--way", "pigeon")
-    assert outcome.code == 2 and "choose here or ssh" in outcome.err
+    assert outcome.code == 2 and "choose here or emulator or ssh or adb" in outcome.err
     outcome = run("validate", str(bundle), "--way", "ssh")
     assert outcome.code == 2 and "--host" in outcome.err

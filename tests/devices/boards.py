@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,12 @@ QUICK = Limits(connect=5, step=20, run=60, tries=2)
 
 @dataclass(frozen=True)
 class Board:
-    """`temporary` is what mktemp uses there."""
+    """`temporary` is what mktemp uses there, `daemon` the process that listens."""
 
     port: int
     folder: Path
     temporary: Path
+    daemon: int
 
     def options(self, limits: Limits = QUICK, python: str = sys.executable, key: str = "user_key") -> Options:
         given = ("-F", "none", "-i", str(self.folder / key), "-o", "IdentitiesOnly=yes")
@@ -41,6 +42,19 @@ class Board:
         while (names := sorted(path.name for path in self.temporary.iterdir())) and time.monotonic() < until:
             time.sleep(0.02)
         return names
+
+    def sessions(self) -> list[int]:
+        """The processes of sshd that hold connections, all behind the one that listens."""
+        parents = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                name, fields = stat.read_text().partition("(")[2].rsplit(")", 1)
+                parents[int(stat.parent.name)] = (name, int(fields.split()[1]))
+        found, kin = [], {self.daemon}
+        while kin:
+            kin = {pid for pid, (name, parent) in parents.items() if parent in kin and name.startswith("sshd")}
+            found += sorted(kin)
+        return found
 
     def python(self, name: str, script: str) -> str:
         """An interpreter there that does something else first, in sh; `$REAL` is the true one."""
@@ -64,7 +78,6 @@ def running_board(folder: Path) -> Iterator[Board]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    board = Board(port, folder, temporary)
     (folder / "authorized_keys").write_text((folder / "user_key.pub").read_text())
     (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host_key.pub').read_text()}")
     (folder / "sshd_config").write_text(
@@ -77,7 +90,7 @@ def running_board(folder: Path) -> Iterator[Board]:
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as daemon:
         try:
             _wait_for(port, daemon, log)
-            yield board
+            yield Board(port, folder, temporary, daemon.pid)
         finally:
             daemon.terminate()
 

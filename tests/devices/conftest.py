@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,9 @@ def float_network():
     return parse_graph(TEXT, values | {"w": values["w"] / 16})
 
 
-def samples_of(graph, count: int = COUNT) -> Samples:
+def samples_of(graph, count: int = COUNT, shape: tuple[int, ...] = (1, 2, 8, 8)) -> Samples:
     random = np.random.default_rng(1)
-    inputs = tuple((random.standard_normal((1, 2, 8, 8)).astype(np.float32),) for _ in range(count))
+    inputs = tuple((random.standard_normal(shape).astype(np.float32),) for _ in range(count))
     runner = OnnxRunner(write_onnx(graph), graph)
     return Samples(inputs, tuple(tuple(runner.run(row)) for row in inputs))
 
@@ -76,3 +77,12 @@ def outcome(made, tmp_path_factory) -> Path:
 @pytest.fixture
 def float_model() -> QuantizedGraph:
     return QuantizedGraph(float_network(), {})
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """Where this machine makes its temporary folders."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder

@@ -66,7 +66,11 @@ def test_the_runner_is_one_file_of_old_python_and_numpy():
     tree = ast.parse(source, feature_version=(3, 9))
     imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == {"numpy", "onnxruntime"}
+    assert {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) == {
+        "numpy",
+        "onnxruntime",
+        "tflite_micro",
+    }
 
 
 def test_devices_are_imported_without_torch():
@@ -94,6 +98,29 @@ def test_this_machine_confirms_its_own_bundle_to_the_bit(made, outcome):
         ("model.float.tflite", True, True),
     }
     assert all(j.sqnr_db is None or j.sqnr_db > 20 for j in verdict.judgements)
+
+
+def test_a_byte_changed_in_any_place_is_refused(made, tmp_path):
+    """The first, one in the midst and the last of every file, and a file that is cut off, gone, or one byte longer."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(made, folder)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        changed = [content[:-1], content + b"\0", b""]
+        for at in (0, len(content) // 2, len(content) - 1):
+            changed += [content[:at] + bytes([content[at] ^ bit]) + content[at + 1 :] for bit in (1, 128)]
+        for other in changed:
+            path.write_bytes(other)
+            with pytest.raises(OptionError) as caught:
+                read_bundle(folder)
+            assert "\n" not in caught.value.what
+            with pytest.raises(run_bundle.BundleError):
+                run_bundle.read_manifest(folder)
+        path.unlink()
+        with pytest.raises(OptionError):
+            read_bundle(folder)
+        path.write_bytes(content)
+    assert read_bundle(folder)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS", "model.onnx", "golden/model.tflite/input_0.npy"])

@@ -21,7 +21,7 @@ from toolchain.devices.bundle import write_bundle
 from toolchain.devices.commands import print_verdict
 from toolchain.devices.judge import first_divergence, judge, must_be_exact, raise_failed
 from toolchain.devices.reading import Results, Run, decode_array, read_bundle, read_results
-from toolchain.devices.session import host_tensors, judge_file
+from toolchain.devices.session import host_tensors, judge_file, judge_fully
 from toolchain.errors import DisagreementError, OptionError, ToolchainError
 
 
@@ -230,7 +230,7 @@ def test_signed_nonsense_never_ends_in_anything_but_one_error(bundle, outcome, t
         path = tmp_path / "results.json"
         path.write_text(json.dumps(plain))
         try:
-            verdict = judge(bundle, read_results(path, bundle))
+            verdict = judge_fully(bundle, read_results(path, bundle))
             json.dumps(verdict.plain(), allow_nan=False)
             print_verdict(verdict, Console(file=io.StringIO()))
         except ToolchainError as error:

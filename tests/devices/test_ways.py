@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def board(tmp_path_factory):
     with running_board(tmp_path_factory.mktemp("board")) as found:
         yield found
-
-
-@pytest.fixture
-def scratch(tmp_path, monkeypatch):
-    """Where this machine makes its temporary folders."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
 
 
 def here(cache: Path, python: str = sys.executable) -> Options:
@@ -103,7 +97,7 @@ def test_a_board_confirms_the_bundle(made, board, scratch):
 
 def test_a_transfer_that_breaks_off_goes_on_with_what_is_missing(made, board, monkeypatch):
     sent: list[list[str]] = []
-    real = Ssh._send
+    real = Ssh.send
 
     def broken(self: Ssh, folder: Path, names: list[str]) -> None:
         sent.append(list(names))
@@ -112,11 +106,11 @@ def test_a_transfer_that_breaks_off_goes_on_with_what_is_missing(made, board, mo
             raise DeviceError("the connection was lost")
         real(self, folder, names)
 
-    monkeypatch.setattr(Ssh, "_send", broken)
+    monkeypatch.setattr(Ssh, "send", broken)
     bundle = read_bundle(made)
     with opened(WAYS["ssh"], board.options()) as way:
         way.put(bundle.folder, bundle.files)
-        assert isinstance(way, Ssh) and way._differing(bundle.files) == []
+        assert isinstance(way, Ssh) and way.differing(bundle.files) == []
     assert sent == [list(bundle.files), list(bundle.files)[4:]]
     assert board.left() == []
 
@@ -156,19 +150,70 @@ def test_a_board_that_dies_is_one_error_and_left_clean(made, board, scratch, dea
     assert board.left() == [] and list(scratch.iterdir()) == []
 
 
-def test_a_full_disk_there_is_one_error(made, tmp_path, scratch):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+@contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[None]:
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
     if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("nothing can be mounted here")
     try:
-        bundle = read_bundle(made)
-        with pytest.raises(DeviceError, match="No space left"):
-            validate_on(bundle, WAYS["here"], here(disk), runtimes=ONLY)
-        assert list(disk.iterdir()) == []
+        yield
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_here_is_one_error(made, tmp_path, scratch):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with small_disk(disk, 64):
+        with pytest.raises(DeviceError, match="No space left"):
+            validate_on(read_bundle(made), WAYS["here"], here(disk), runtimes=ONLY)
+        assert list(disk.iterdir()) == []
+
+
+def test_a_full_disk_on_a_board_is_one_error(made, board, scratch):
+    with small_disk(board.temporary, 64):
+        with pytest.raises(DeviceError, match="did not arrive in 2 tries: sending fails: .*No space left") as caught:
+            validate_on(read_bundle(made), WAYS["ssh"], board.options(), runtimes=ONLY)
+        assert "\n" not in caught.value.what and board.left() == []
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_disk_that_fills_while_the_bundle_runs_is_one_error(made, board, scratch):
+    """There is room for the bundle, to the last page, and none for results."""
+    bundle = read_bundle(made)
+    sizes = [(made / name).stat().st_size for name in bundle.files]
+    pages = sum(-(-size // 4096) for size in sizes)
+    with small_disk(board.temporary, 4 * pages):
+        with pytest.raises(DeviceError, match="cannot write the results|No space left"):
+            validate_on(bundle, WAYS["ssh"], board.options(), runtimes=ONLY)
+        assert board.left() == []
+    assert list(scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", ["while it is sent", "while it runs"])
+def test_a_board_that_stops_answering_is_one_error_and_clean_once_it_goes_on(made, board, scratch, tmp_path, at):
+    """All connections are frozen, the keeper's too: as a cable that was pulled out."""
+    mark, limits = tmp_path / "mark", replace(QUICK, connect=1, stall=0.5, step=1, run=1.5, tries=1)
+    word = {"while it is sent": "tarfile", "while it runs": "run_bundle"}[at]
+    python = board.python(word, f'case "$*" in *{word}*) touch "{mark}"; sleep 0.3;; esac')
+    stopped: list[int] = []
+
+    def stop() -> None:
+        while not mark.exists():
+            time.sleep(0.01)
+        stopped.extend(board.sessions())
+        for process in stopped:
+            os.kill(process, signal.SIGSTOP)
+
+    threading.Thread(target=stop, daemon=True).start()
+    try:
+        with pytest.raises(DeviceError, match="took longer than|connection was lost"):
+            validate_on(read_bundle(made), WAYS["ssh"], board.options(limits, python), runtimes=ONLY)
+        assert stopped and list(scratch.iterdir()) == []
+    finally:
+        for process in stopped:
+            os.kill(process, signal.SIGCONT)
+    assert board.left() == []
 
 
 def test_the_board_is_clean_though_this_process_is_killed(made, board):

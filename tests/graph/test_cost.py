@@ -6,7 +6,7 @@ import pytest
 
 from tests.graph.op_cases import CASES, case_graph
 from toolchain.graph import parse_graph
-from toolchain.graph.cost import node_costs, peak_activation_bytes, total_macs
+from toolchain.graph.cost import activations_at_peak, node_costs, peak_activation_bytes, total_macs
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,17 @@ ROW = "input x: float32[1,2]\nconstant w: float32[8,2]\n"
 )
 def test_what_is_alive_is_counted_and_nothing_else(lines, elements):
     assert peak_activation_bytes(parse_graph(lines), element_bytes=1) == elements
+
+
+def test_what_is_alive_at_the_peak_is_named_the_largest_first():
+    text = """
+input x: float32[1,4,8,8]
+constant w: float32[8,4,1,1]
+constant v: float32[2,8,1,1]
+a = conv2d(x, w)
+b = conv2d(a, v)
+c = relu(b)
+output c
+"""
+    assert activations_at_peak(parse_graph(text), 1) == {"a": 512, "x": 256}
+    assert list(activations_at_peak(parse_graph(text))) == ["a", "x"]

@@ -46,6 +46,11 @@ def test_a_rectified_range_starts_at_the_lowest_integer(high, dtype):
     assert params.bounds[1] == pytest.approx(high, rel=1e-6)
 
 
+def test_zeros_have_a_scale_of_no_great_size():
+    params = asymmetric_params(0.0, 0.0)
+    assert (params.scale, params.zero_point) == (np.float32(1 / 255), -128)
+
+
 @given(finite, finite, dtypes)
 def test_integers_stay_in_the_dtype(low, high, dtype):
     params = asymmetric_params(min(low, high), max(low, high), dtype)

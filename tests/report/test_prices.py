@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from deployments import make_small_facts, small_graph
 
+from toolchain.backends.vela import costs
 from toolchain.compress.clustering.codebook import Clustering, Granularity, apply_codebooks, plan_codebooks
 from toolchain.formats.onnx import write_onnx
 from toolchain.formats.tflite import write_tflite
@@ -22,7 +23,6 @@ from toolchain.report.html import render_html
 from toolchain.report.layers import float_cost, graph_cost
 from toolchain.report.prices import lut_bytes, price_list
 from toolchain.stages.states import ExportedModel
-from toolchain.validation import npu
 from toolchain.validation.proof import prove
 
 VALUES = 4
@@ -106,9 +106,9 @@ def test_codebooks_a_channel_buy_an_npu_nothing_but_a_download() -> None:
 
 
 def test_a_missing_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npu, "_is_installed", lambda: False)
+    monkeypatch.setattr(costs, "is_installed", lambda: False)
     found = prices(clustered(), "ethos-u55-128")
-    assert found["notes"] == [npu.NOT_INSTALLED]
+    assert found["notes"] == [costs.NOT_INSTALLED]
     assert all(row["npu"] is None for row in found["files"])
     assert prices(clustered(), "cortex-a76")["notes"] == []
 
@@ -122,7 +122,7 @@ def test_a_file_that_cannot_be_packed_is_a_line() -> None:
 
 
 def test_the_page_shows_prices_and_proof(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(npu, "_is_installed", lambda: False)
+    monkeypatch.setattr(costs, "is_installed", lambda: False)
     model = clustered()
     facts = make_small_facts()
     assert "Price list" not in render_html(facts)
@@ -130,5 +130,5 @@ def test_the_page_shows_prices_and_proof(monkeypatch: pytest.MonkeyPatch) -> Non
     page = render_html(json.loads(json.dumps(facts)))
     assert "Price list" in page and "Proved from the bytes" in page
     assert "✓ holds" in page and "✗ broken" not in page
-    assert npu.NOT_INSTALLED in page
+    assert costs.NOT_INSTALLED in page
     assert "one codebook a tensor, of at most 4 values" in page

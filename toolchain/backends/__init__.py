@@ -3,10 +3,19 @@
 from collections.abc import Iterable, Iterator
 
 from toolchain.backends.backend import Backend, Figure, Measured, Placement, Written
+from toolchain.backends.instructions import EMULATOR
+from toolchain.backends.qnn import QNN
+from toolchain.backends.tflite_micro import TFLITE_MICRO
+from toolchain.backends.vela import VELA
 from toolchain.graph import Finding, Graph
 from toolchain.profiles import DeviceProfile
 
-BACKENDS: dict[str, Backend] = {}
+BACKENDS: dict[str, Backend] = {
+    "vela": VELA,
+    "qnn": QNN,
+    "tflite_micro": TFLITE_MICRO,
+    "emulator": EMULATOR,
+}
 """By name, in the order they are asked."""
 
 

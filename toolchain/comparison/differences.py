@@ -159,7 +159,8 @@ def _size(tensor: TensorFacts) -> int | None:
 
 
 def _zero_points(tensor: TensorFacts) -> list[int]:
-    return [zero - (128 if tensor.dtype is DType.UINT8 else 0) for zero in tensor.zero_point]
+    shift = {DType.UINT8: 128, DType.UINT16: 32768}.get(tensor.dtype, 0)
+    return [zero - shift for zero in tensor.zero_point]
 
 
 def _finite(value: Any) -> Any:

@@ -6,6 +6,7 @@
       run_bundle.py       standard library and numpy
       model.onnx ...      as deployed
       golden/FILE/        input_0.npy, reference_0.npy (float model), RUNTIME_0.npy (this machine's runtimes)
+      c/                  model.h, model_golden.h: the same for firmware, where the device is a microcontroller
 
 The same deployment gives the same bytes: nothing in a bundle tells the time.
 """
@@ -26,14 +27,22 @@ import numpy as np
 
 from toolchain.atomic import unfinished_folder
 from toolchain.devices import run_bundle
+from toolchain.devices.c_headers import HeaderSource, c_headers
 from toolchain.devices.golden import FLOAT_STEPS, Golden, Samples, make_golden
 from toolchain.devices.reading import MANIFEST, RUNNER, SUMS, cpu_id
 from toolchain.formats.onnx.external import SUFFIX as DATA_SUFFIX
 from toolchain.formats.tflite.native_log import without_notices
+from toolchain.formats.tflite.parse import parse
 from toolchain.quantization import QuantizedGraph
 
 HOST_RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 """What gives the expected outputs, by format."""
+
+MICRO = "tflite-micro"
+"""What gives them for a microcontroller, where it is installed: CMSIS-NN, which runs there, follows its kernels."""
+
+LINEAR_STEPS = 3
+"""The most by which they are off where it is not, in steps: its FULLY_CONNECTED rounds once, LiteRT's twice."""
 
 MOST_SAMPLES = 8
 MOST_BYTES = 2**25
@@ -63,6 +72,8 @@ class Deployed:
     samples: Samples
     tolerance: Tolerance
     provenance: Mapping[str, Any]
+    arena_bytes: Mapping[str, int] | None = None
+    """Set where the device is a microcontroller: the arena by file, of those for which it is known."""
 
 
 def fitting_samples(bytes_of_one: int) -> int:
@@ -91,9 +102,9 @@ def bundle_files(deployed: Deployed) -> dict[str, bytes]:
     artifacts = []
     for name, content in deployed.files.items():
         if not name.endswith(DATA_SUFFIX):
-            made, arrays = _artifact(name, content, deployed)
+            made, arrays, headers = _artifact(name, content, deployed)
             artifacts.append(made)
-            files |= arrays
+            files |= arrays | headers
     manifest: dict[str, Any] = {
         "schema": run_bundle.SCHEMA,
         "samples": len(deployed.samples),
@@ -109,8 +120,10 @@ def bundle_files(deployed: Deployed) -> dict[str, bytes]:
     return files | {SUMS: sums.encode(), MANIFEST: content}
 
 
-def _artifact(name: str, content: bytes, deployed: Deployed) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest's entry of one file, and its golden arrays as .npy by path."""
+def _artifact(
+    name: str, content: bytes, deployed: Deployed
+) -> tuple[dict[str, Any], dict[str, bytes], dict[str, bytes]]:
+    """The manifest's entry of one file, its golden arrays as .npy by path, and its headers where it has any."""
     model = deployed.model
     if ".float." in name:
         model = QuantizedGraph(model.graph, {})
@@ -125,7 +138,7 @@ def _artifact(name: str, content: bytes, deployed: Deployed) -> tuple[dict[str, 
         port["reference"] = f"{place}/reference_{at}.npy"
         arrays[port["reference"]] = npy(array)
     entry["tolerance"] = _tolerance(model, deployed.tolerance)
-    runtime = HOST_RUNTIMES[entry["format"]]
+    runtime = _runtime(entry["format"], model, deployed)
     expected = _expected(name, content, data, golden, runtime)
     kept = {f"{place}/{runtime}_{at}.npy": npy(array) for at, array in enumerate(expected)}
     entry["expected"] = {
@@ -135,7 +148,33 @@ def _artifact(name: str, content: bytes, deployed: Deployed) -> tuple[dict[str, 
         "cpu": cpu_id(run_bundle.device_facts()),
         "outputs": list(kept),
     }
-    return entry, arrays | kept
+    return entry, arrays | kept, _headers(name, content, golden, expected, runtime, deployed)
+
+
+def _runtime(kind: str, model: QuantizedGraph, deployed: Deployed) -> str:
+    is_micro = deployed.arena_bytes is not None and kind == "tflite" and not model.is_float
+    return MICRO if is_micro and MICRO in run_bundle.installed_runtimes() else HOST_RUNTIMES[kind]
+
+
+def _headers(
+    name: str, content: bytes, golden: Golden, expected: list[np.ndarray], runtime: str, deployed: Deployed
+) -> dict[str, bytes]:
+    if deployed.arena_bytes is None or not name.endswith(".tflite") or ".float." in name:
+        return {}
+    operators = [operator.name for operator in parse(content).operators]
+    source = HeaderSource(
+        name.removesuffix(".tflite"),
+        content,
+        operators,
+        golden.inputs,
+        expected,
+        golden.artifact["inputs"],
+        golden.artifact["outputs"],
+        steps=LINEAR_STEPS if runtime != MICRO and "FULLY_CONNECTED" in operators else 0,
+        runtime=f"{runtime} {run_bundle.installed_version(runtime)}",
+        arena_bytes=deployed.arena_bytes.get(name),
+    )
+    return {f"c/{header}": text for header, text in c_headers(source).items()}
 
 
 def _tolerance(model: QuantizedGraph, wanted: Tolerance) -> dict[str, Any]:

@@ -74,20 +74,30 @@ def make_golden(
         [file.layouts[port].to_physical(np.asarray(row[name])) for port, name in zip(facts.outputs, names, strict=True)]
         for row in values
     ]
+    described = _described(name, file)
     artifact = {
-        "file": name,
-        "format": facts.format,
-        "unsigned": file.unsigned,
+        **described,
         "integer": model.has_integer_activations and not model.float_nodes and _has_integer_ports(facts),
-        "inputs": [_port(file, port) for port in facts.inputs],
         "outputs": [
-            _port(file, port) | _unit(model, graph_name, facts.tensors[port])
-            for port, graph_name in zip(facts.outputs, names, strict=True)
+            port | _unit(model, graph_name, facts.tensors[port["name"]])
+            for port, graph_name in zip(described["outputs"], names, strict=True)
         ],
         "tensors": _tensors(file, model),
     }
     stacked = tuple(np.stack(column) for column in zip(*given, strict=True))
     return Golden(artifact, stacked, tuple(np.stack(column) for column in zip(*references, strict=True)))
+
+
+def describe_file(name: str, content: bytes, data: bytes | None = None) -> dict[str, Any]:
+    """What `run_bundle.load` must know of a file to run it, whoever wrote it. Raises OptionError where it is neither
+    .onnx nor .tflite."""
+    return _described(name, _read(name, content, data))
+
+
+def _described(name: str, file: _File) -> dict[str, Any]:
+    facts = file.facts
+    ports = {kind: [_port(file, port) for port in getattr(facts, kind)] for kind in ("inputs", "outputs")}
+    return {"file": name, "format": facts.format, "unsigned": file.unsigned, **ports}
 
 
 def _read(name: str, content: bytes, data: bytes | None) -> _File:

@@ -1,6 +1,6 @@
 """The judge: a device's outputs against what the bundle expects.
 
-    same runtime, version and kernels, on the same CPU or XNNPACK's integers     to the bit
+    same runtime, version and kernels, on the same CPU, or integers alone (XNNPACK, tflite-micro)     to the bit
     any other, integers          |device - expected| <= steps on at least `share` of the values
     any other, floats            max |device - expected| <= relative * (max - min of expected)
 
@@ -17,10 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.devices.op_by_op import OpSteps, Tensors
 from toolchain.devices.reading import Artifact, Bundle, Port, Results, Run
 from toolchain.errors import DisagreementError
-
-Tensors = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ class Judgement:
     """What the runtime said where it gave nothing."""
     why: str | None = None
     first_divergence: Divergence | None = None
+    op_steps: OpSteps | None = None
+    """The op that differs most from this machine's on the same inputs; None where none was compared."""
 
     @property
     def model_bytes(self) -> int | None:
@@ -85,9 +86,15 @@ class Verdict:
         return {"passed": self.passed, **asdict(self)}
 
 
-def judge(bundle: Bundle, results: Results, host_tensors: Callable[[str], Tensors] | None = None) -> Verdict:
+def judge(
+    bundle: Bundle,
+    results: Results,
+    host_tensors: Callable[[str], Tensors] | None = None,
+    host_ops: Callable[[str, Tensors], OpSteps | None] | None = None,
+) -> Verdict:
     """Judge what a device gave. `host_tensors` gives a file's tensors as this machine's runtime computes them, for the
-    first that diverges; it is asked only where outputs differ and the device has recorded its own."""
+    first that diverges; it is asked only where outputs differ and the device has recorded its own. So is `host_ops`,
+    with the device's tensors, of integer files."""
     known = {artifact.file: artifact for artifact in bundle.artifacts}
     judged = []
     for run in results.runs:
@@ -95,10 +102,17 @@ def judge(bundle: Bundle, results: Results, host_tensors: Callable[[str], Tensor
         if not found.passed and run.tensors and host_tensors is not None:
             divergence = first_divergence(known[run.file], run.tensors, host_tensors(run.file))
             found = replace(found, first_divergence=divergence)
+        if may_round_otherwise(found) and run.tensors and host_ops is not None:
+            found = replace(found, op_steps=host_ops(run.file, run.tensors))
         judged.append(found)
     run_files = {run.file for run in results.runs}
     missing = tuple(name for name in known if name not in run_files)
     return Verdict(bundle.id, bundle.samples, results.device, tuple(judged), missing)
+
+
+def may_round_otherwise(found: Judgement) -> bool:
+    """Whether integers were given, and others than here: a look at single ops then tells by how much."""
+    return found.error is None and found.max_steps is not None and not found.identical
 
 
 def raise_failed(verdict: Verdict) -> None:
@@ -123,7 +137,7 @@ def _origin(judgement: Judgement) -> str:
 def must_be_exact(artifact: Artifact, run: Run, cpu: str) -> bool:
     """Whether the device's runtime is the one that gave the expected outputs, on kernels that give the same bits."""
     same = (run.runtime, run.version, run.kernels) == (artifact.runtime, artifact.version, artifact.kernels)
-    anywhere = artifact.integer and artifact.kernels == "xnnpack"
+    anywhere = artifact.integer and artifact.kernels in ("xnnpack", "reference")
     return same and (cpu == artifact.cpu or anywhere)
 
 

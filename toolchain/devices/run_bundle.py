@@ -1,7 +1,8 @@
 """Run a bundle on a device: `python3 run_bundle.py` writes results.json. Python >= 3.9 and numpy, nothing else.
 
-It takes every runtime it finds: onnxruntime for .onnx; ai-edge-litert, tflite-runtime and tensorflow for .tflite. Each
-file and runtime gets a process of its own, so that a crash costs one line and peak memory is that of one model.
+It takes every runtime it finds: onnxruntime for .onnx; ai-edge-litert, tflite-runtime and tensorflow for .tflite, and
+tflite-micro where that gave the expected outputs. Each file and runtime gets a process of its own, so that a crash
+costs one line and peak memory is that of one model.
 results.json is written whole or not at all, and ends in a digest over its content,
 
     digest = HMAC-SHA256(key = bundle id + nonce, content as canonical JSON),    bundle id = sha256(manifest.json)
@@ -26,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Callable, Dict, Sequence
@@ -38,12 +40,14 @@ RUNTIMES = {
     "ai-edge-litert": ("tflite", "ai_edge_litert.interpreter", "xnnpack"),
     "tflite-runtime": ("tflite", "tflite_runtime.interpreter", "xnnpack"),
     "tensorflow": ("tflite", "tensorflow.lite.python.interpreter", "xnnpack"),
+    "tflite-micro": ("tflite", "tflite_micro", "reference"),
 }
 """A runtime, by its distribution: the format it takes, its module, the kernels it computes with by default."""
 
 CPU_KEYS = ("model name", "Hardware", "CPU implementer", "CPU part", "Features", "flags")
 DAMAGED, NO_RUNTIME, CANNOT_WRITE, ABANDONED = 3, 4, 5, 6
 LATENCY_SECONDS = 5.0
+ARENA_BYTES = 2**27  # of tflite-micro: what a model does not touch takes no memory
 Arrays = Sequence[np.ndarray]
 Ports = Dict[str, Any]
 
@@ -110,10 +114,7 @@ def _check_file(folder: Path, name: str, facts: dict[str, Any]) -> None:
 
 def installed_version(runtime: str) -> str:
     """Version of a runtime's distribution, or an empty text."""
-    try:
-        return metadata.version(runtime)
-    except metadata.PackageNotFoundError:
-        return ""
+    return next((found.version for found in metadata.distributions(name=runtime)), "")
 
 
 def installed_runtimes() -> list[str]:
@@ -126,6 +127,8 @@ def load(artifact: Ports, folder: Path, runtime: str, tensors: Sequence[Ports]) 
     path = folder / artifact["file"]
     if runtime == "onnxruntime":
         return _load_onnx(path, artifact, [port["name"] for port in tensors])
+    if runtime == "tflite-micro":
+        return _load_micro(path, len(artifact["outputs"]), [port["index"] for port in tensors])
     return _load_tflite(path, runtime, artifact, [port["index"] for port in tensors])
 
 
@@ -135,7 +138,8 @@ def _load_onnx(path: Path, artifact: Ports, tensors: Sequence[str]) -> Callable[
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    if artifact["unsigned"] and _saturates():
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if artifact["unsigned"] and x86 and "vnni" not in _text("/proc/cpuinfo"):
         # x86-64 without VNNI sums products of uint8 and int8 in 16 bits; this option avoids it
         options.add_session_config_entry("session.x64quantprecision", "1")
     outputs = [port["name"] for port in artifact["outputs"]]
@@ -160,10 +164,6 @@ def _varint(value: int) -> bytes:
     return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
-def _saturates() -> bool:
-    return platform.machine().lower() in ("x86_64", "amd64") and "vnni" not in _text("/proc/cpuinfo")
-
-
 def _load_tflite(path: Path, runtime: str, artifact: Ports, tensors: Sequence[int]) -> Callable[[Arrays], list[Any]]:
     module = importlib.import_module(RUNTIMES[runtime][1])
     keep = {"experimental_preserve_all_tensors": True} if tensors else {}
@@ -171,24 +171,44 @@ def _load_tflite(path: Path, runtime: str, artifact: Ports, tensors: Sequence[in
     interpreter.allocate_tensors()
     inputs, outputs = ([port["index"] for port in artifact[kind]] for kind in ("inputs", "outputs"))
 
-    def seen(index: int) -> Any:
-        try:
-            return interpreter.get_tensor(index)
-        except ValueError:
-            return None
+    def seen() -> list[Any]:
+        """None for what an op that computes in place, as ADD in tflite-runtime, has overwritten with its result."""
+        found, places = {}, set()
+        for index in reversed(tensors):
+            with suppress(ValueError):
+                view = interpreter.tensor(index)()
+                place = (view.ctypes.data, view.shape)
+                found[index] = None if place in places else view.copy()
+                places.add(place)
+        return [found.get(index) for index in tensors]
 
     def run(arrays: Arrays) -> list[Any]:
         for index, array in zip(inputs, arrays):
             interpreter.set_tensor(index, array)
         interpreter.invoke()
-        return [*(interpreter.get_tensor(index) for index in outputs), *(seen(index) for index in tensors)]
+        return [*(interpreter.get_tensor(index) for index in outputs), *seen()]
+
+    return run
+
+
+def _load_micro(path: Path, outputs: int, tensors: Sequence[int]) -> Callable[[Arrays], list[Any]]:
+    from tflite_micro import runtime
+
+    kind = getattr(runtime.InterpreterConfig, "kPreserveAllTensors" if tensors else "kAllocationRecording")
+    interpreter = runtime.Interpreter.from_file(str(path), arena_size=ARENA_BYTES, intrepreter_config=kind)
+
+    def run(arrays: Arrays) -> list[Any]:
+        for port, array in enumerate(arrays):
+            interpreter.set_input(array, port)
+        interpreter.invoke()
+        seen = [interpreter.GetTensor(index, 0)["tensor_data"] for index in tensors]
+        return [*(interpreter.get_output(port) for port in range(outputs)), *seen]
 
     return run
 
 
 def run_artifact(artifact: dict[str, Any], folder: Path, runtime: str, *, runs: int = 0, tensors: bool = False) -> Any:
-    """One file in one runtime: outputs of all samples, latency of `runs` inferences, peak memory, tensors of the first
-    sample."""
+    """Outputs of all samples, latency of `runs` inferences, peak memory; `tensors` of the first sample."""
     inputs = [np.load(folder / port["golden"], allow_pickle=False) for port in artifact["inputs"]]
     importlib.import_module(RUNTIMES[runtime][1])
     base = memory("VmHWM")
@@ -223,12 +243,9 @@ def measure(run: Callable[[], object], runs: int) -> dict[str, float] | None:
     return {"count": len(times), "min": round(min(times), 4), **found}
 
 
-def memory(key: str) -> int | None:
-    """Bytes that /proc tells of this process under `key`."""
-    for line in _text("/proc/self/status").splitlines():
-        if line.startswith(key + ":"):
-            return 1024 * int(line.split()[1])
-    return None
+def memory(key: str, path: str = "/proc/self/status") -> int | None:
+    """Bytes that /proc tells under `key`, of this process or of what else `path` is of."""
+    return next((1024 * int(row.split()[1]) for row in _text(path).splitlines() if row.startswith(key + ":")), None)
 
 
 def device_facts() -> dict[str, Any]:
@@ -239,7 +256,6 @@ def device_facts() -> dict[str, Any]:
         known = cpu.setdefault(key, []) if key in CPU_KEYS and value else [value]
         if value not in known:
             known.append(value)
-    total = [line.split()[1] for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal:")]
     frequency = _text("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq").strip()
     return {
         "machine": platform.machine(),
@@ -247,7 +263,7 @@ def device_facts() -> dict[str, Any]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "max_frequency_khz": int(frequency) if frequency.isdigit() else None,
-        "memory_bytes": 1024 * int(total[0]) if total else None,
+        "memory_bytes": memory("MemTotal", "/proc/meminfo"),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
@@ -255,10 +271,9 @@ def device_facts() -> dict[str, Any]:
 
 
 def _text(path: str) -> str:
-    try:
+    with suppress(OSError):
         return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
+    return ""
 
 
 class Watch:
@@ -270,11 +285,9 @@ class Watch:
         threading.Thread(target=self._wait, daemon=True).start()
 
     def _wait(self) -> None:
-        try:
+        with suppress(OSError):
             while os.read(0, 1024):
                 pass
-        except OSError:
-            pass
         if self.running is not None:
             self.running.kill()
         if self.scratch is not None:
@@ -284,10 +297,10 @@ class Watch:
 
 def run_all(folder: Path, manifest: dict[str, Any], options: argparse.Namespace, watch: Watch | None) -> list[Any]:
     """Every file in every runtime that takes it. Raises BundleError where none is here."""
-    here = installed_runtimes()
-    wanted = [name for name in options.runtime or here if name in here]
-    artifacts = list(enumerate(manifest["artifacts"]))
-    pairs = [(at, a, name) for at, a in artifacts for name in wanted if RUNTIMES[name][0] == a["format"]]
+    wanted = [name for name in installed_runtimes() if name in (options.runtime or RUNTIMES)]
+    pairs = [(at, a, n) for at, a in enumerate(manifest["artifacts"]) for n in wanted if RUNTIMES[n][0] == a["format"]]
+    if not options.runtime:  # a microcontroller's interpreter is slow and knows few ops: only where it is the device's
+        pairs = [p for p in pairs if p[2] != "tflite-micro" or p[1]["expected"]["runtime"] == p[2]]
     if not pairs:
         asked = ", ".join(options.runtime or RUNTIMES)
         raise BundleError(f"none of these runtimes is installed for {sys.executable}: {asked}", NO_RUNTIME)
@@ -302,10 +315,9 @@ def run_all(folder: Path, manifest: dict[str, Any], options: argparse.Namespace,
 def _in_child(folder: Path, at: int, runtime: str, options: argparse.Namespace, watch: Watch | None) -> dict[str, Any]:
     # beside the results, not among the system's temporary files: whoever removes the folder removes all
     with tempfile.TemporaryDirectory(prefix=".run-", dir=Path(options.out).parent) as scratch:
-        out = Path(scratch, "run.json")
+        out, log = Path(scratch, "run.json"), Path(scratch, "log")
         command = [sys.executable, str(Path(__file__).resolve()), "--child", str(at), runtime, "--out", str(out)]
         command += ["--bundle", str(folder), "--runs", str(options.runs)] + ["--tensors"] * options.tensors
-        log = Path(scratch, "log")
         with log.open("wb") as stream:
             env = {**os.environ, "TMPDIR": scratch}  # onnxruntime leaves a file where temporary ones go
             # its standard input ends with this process, and it with that
@@ -322,22 +334,9 @@ def _in_child(folder: Path, at: int, runtime: str, options: argparse.Namespace, 
         if code == 0:
             return json.loads(out.read_text())  # type: ignore[no-any-return]
         words = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        return {"error": _reason(code, words[-1] if words else "")}
-
-
-def _reason(code: int | str, last: str) -> str:
-    if isinstance(code, int):
-        code = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
-    return f"{code}: {last}"[:500] if last else code
-
-
-def run_child(folder: Path, options: argparse.Namespace) -> None:
-    """What `_in_child` starts."""
-    Watch()
-    at, runtime = options.child
-    artifact = json.loads((folder / "manifest.json").read_text())["artifacts"][int(at)]
-    found = run_artifact(artifact, folder, runtime, runs=options.runs, tensors=options.tensors)
-    Path(options.out).write_text(json.dumps(found))
+        if isinstance(code, int):
+            code = f"ended by signal {-code}" if code < 0 else f"ended with {code}"
+        return {"error": ": ".join([code, *words[-1:]])[:500]}
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -352,8 +351,7 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         raise BundleError(f"cannot write {path}: {error.strerror}", CANNOT_WRITE) from error
     finally:
-        if unfinished.exists():
-            unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -376,14 +374,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     folder = Path(options.bundle or Path(__file__).resolve().parent)
     if options.child:
-        run_child(folder, options)
+        Watch()
+        artifact = json.loads((folder / "manifest.json").read_text())["artifacts"][int(options.child[0])]
+        found = run_artifact(artifact, folder, options.child[1], runs=options.runs, tensors=options.tensors)
+        Path(options.out).write_text(json.dumps(found))
         return 0
     watch = Watch() if options.watch else None
     try:
         manifest, bundle = read_manifest(folder)
         head = {"schema": SCHEMA, "bundle": bundle, "nonce": options.nonce or secrets.token_hex(16)}
-        out = Path(options.out or folder / "results.json").resolve()
-        options.out = str(out)
+        options.out = out = Path(options.out or folder / "results.json").resolve()
         write_whole(out, "")  # better now than after minutes
         out.unlink()
         results = {**head, "device": device_facts(), "runs": run_all(folder, manifest, options, watch)}

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from toolchain.devices import run_bundle
-from toolchain.devices.judge import Verdict, judge
+from toolchain.devices.judge import Verdict, judge, may_round_otherwise
+from toolchain.devices.op_by_op import host_runtime, op_steps
 from toolchain.devices.reading import RESULTS, RUNNER, Bundle, Results, read_bundle, read_results
 from toolchain.devices.ways import Options, Way, WayKind
 from toolchain.errors import DeviceError, OptionError
@@ -39,7 +40,8 @@ def validate_on(
     tell: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
     """Run `bundle` on the device that `options` name, and judge what comes back; where that does not hold, run it again
-    for the first tensor that diverges. Raises DeviceError where the device is not reached or is lost."""
+    for the first tensor that diverges, and where integers are others than here, for the op that differs most. Raises
+    DeviceError where the device is not reached or is lost."""
     missing = kind.missing()
     if missing is not None:
         raise OptionError(f"way {kind.name!r} misses {missing}")
@@ -47,18 +49,31 @@ def validate_on(
         tell(f"sending {len(bundle.files)} files by {kind.name} ...")
         way.put(bundle.folder, bundle.files)
         tell("running ...")
-        found = judge(bundle, run_there(way, bundle, options, runtimes=runtimes))
-        if found.passed:
+        runs = RUNS if kind.timed else 0
+        found = judge(bundle, run_there(way, bundle, options, runtimes=runtimes, runs=runs))
+        if not kind.timed:
+            found = _without_memory(found)
+        asked = {row.runtime: None for row in found.judgements if not row.passed or may_round_otherwise(row)}
+        if not asked:
             return found
-        tell("looking for the first tensor that diverges ...")
-        seen = run_there(way, bundle, options, runtimes=runtimes, runs=0, tensors=True)
-        return _with_origins(found, judge(bundle, seen, lambda file: host_tensors(bundle, file)))
+        tell("looking at single ops ..." if found.passed else "looking for the first tensor that diverges ...")
+        seen = run_there(way, bundle, options, runtimes=tuple(asked), runs=0, tensors=True)
+        return _with_origins(found, judge_fully(bundle, seen))
 
 
 def _with_origins(found: Verdict, again: Verdict) -> Verdict:
     """The first verdict, with what the second pass found."""
-    origins = {(row.file, row.runtime): row.first_divergence for row in again.judgements}
-    judged = (replace(row, first_divergence=origins.get((row.file, row.runtime))) for row in found.judgements)
+    origins = {(row.file, row.runtime): row for row in again.judgements}
+    judged = []
+    for row in found.judgements:
+        seen = origins.get((row.file, row.runtime), row)
+        judged.append(replace(row, first_divergence=seen.first_divergence, op_steps=seen.op_steps))
+    return replace(found, judgements=tuple(judged))
+
+
+def _without_memory(found: Verdict) -> Verdict:
+    """Without the memory of a process that is not the device's own."""
+    judged = (replace(row, peak_bytes=None, before_model_bytes=None) for row in found.judgements)
     return replace(found, judgements=tuple(judged))
 
 
@@ -110,14 +125,23 @@ def host_tensors(bundle: Bundle, file: str) -> Mapping[str, np.ndarray]:
     artifact = next(entry for entry in manifest["artifacts"] if entry["file"] == file)
     inputs = [np.load(bundle.folder / port["golden"], allow_pickle=False)[0] for port in artifact["inputs"]]
     ports = artifact["tensors"]
+    if artifact["expected"]["runtime"] not in run_bundle.installed_runtimes():
+        return {}
     with without_notices(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that keeping tensors is for debugging
-        run = run_bundle.load(artifact, bundle.folder, artifact["expected"]["runtime"], ports)
+        run = run_bundle.load(artifact, bundle.folder, host_runtime(artifact), ports)
         found = run(inputs)[len(artifact["outputs"]) :]
     return {port["name"]: np.array(value) for port, value in zip(ports, found, strict=True) if value is not None}
 
 
-def judge_file(folder: str | Path, results: str | Path) -> Verdict:
+def judge_file(given: Bundle | str | Path, results: str | Path) -> Verdict:
     """Judge results that were carried here by hand. Raises OptionError where either is not what was written."""
-    bundle = read_bundle(folder)
-    return judge(bundle, read_results(results, bundle), lambda file: host_tensors(bundle, file))
+    bundle = given if isinstance(given, Bundle) else read_bundle(given)
+    return judge_fully(bundle, read_results(results, bundle))
+
+
+def judge_fully(bundle: Bundle, results: Results) -> Verdict:
+    """Judge results, with what tensors they record."""
+    return judge(
+        bundle, results, lambda file: host_tensors(bundle, file), lambda file, seen: op_steps(bundle, file, seen)
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -79,6 +79,17 @@ class ArtifactFacts:
     outputs: tuple[str, ...]
     bytes: int
     operators: tuple[OperatorFacts, ...] = ()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a file as a file of its own, in the same format. `inputs` and `outputs` name the whole file's tensors,
+    and in TFLite the piece's own index of each; `op` is what makes the outputs."""
+
+    op: str
+    content: bytes
+    inputs: tuple[Mapping[str, Any], ...]
+    outputs: tuple[Mapping[str, Any], ...]
 
 
 class Runner(Protocol):

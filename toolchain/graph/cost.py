@@ -50,6 +50,11 @@ def total_macs(graph: Graph) -> int:
 
 def peak_activation_bytes(graph: Graph, element_bytes: int | None = None) -> int:
     """Peak of live activation bytes; `element_bytes` overrides the size of an element (1 for int8)."""
+    return sum(activations_at_peak(graph, element_bytes).values())
+
+
+def activations_at_peak(graph: Graph, element_bytes: int | None = None) -> dict[str, int]:
+    """Bytes of the activations that are alive where they take the most, the largest first."""
 
     def size(name: str) -> int:
         kind = graph.types[name]
@@ -66,12 +71,12 @@ def peak_activation_bytes(graph: Graph, element_bytes: int | None = None) -> int
     for name in graph.outputs:
         last_use[owner.get(name, name)] = len(graph.nodes)
     live = {name: size(name) for name in graph.input_names}
-    peak = sum(live.values())
+    peak = live
     for index, node in enumerate(graph.nodes):
-        live |= {name: size(name) for name in node.outputs if owner[name] == name}
-        peak = max(peak, sum(live.values()))
+        live = live | {name: size(name) for name in node.outputs if owner[name] == name}
+        peak = max(peak, live, key=lambda alive: sum(alive.values()))
         live = {name: bytes_ for name, bytes_ in live.items() if last_use[name] > index}
-    return peak
+    return dict(sorted(peak.items(), key=lambda pair: -pair[1]))
 
 
 def _convolution(node: Node, given: list[TensorType], result: TensorType) -> int:

@@ -25,6 +25,7 @@ class DType(StrEnum):
     INT8 = "int8"
     UINT8 = "uint8"
     INT16 = "int16"
+    UINT16 = "uint16"
     INT32 = "int32"
     INT64 = "int64"
     BOOL = "bool"

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from toolchain.errors import BudgetError, UnsupportedError, raise_collected
 from toolchain.graph import Finding, Graph, Node
-from toolchain.graph.cost import peak_activation_bytes
+from toolchain.graph.cost import activations_at_peak
 from toolchain.profiles.profile import DeviceProfile
+from toolchain.profiles.tables import Limit
 from toolchain.quantization import NumberFormat, find_float_nodes
+
+NAMED_TENSORS = 5
+"""How many of the largest tensors an error names."""
 
 
 def check_ram(graph: Graph, profile: DeviceProfile, device: str) -> None:
-    """Raises BudgetError where the int8 activations alive at once, and nothing else, are more than the device's RAM."""
-    needed, offered = peak_activation_bytes(graph, 1), profile.memory.ram_kib
+    """Raises BudgetError, naming the largest, where the int8 activations alive at once, and nothing else, are more than
+    the device's RAM."""
+    alive, offered = activations_at_peak(graph, 1), profile.memory.ram_kib
+    needed = sum(alive.values())
     if offered is not None and needed > offered * 1024:
         raise BudgetError(
-            f"the model needs {needed:,} bytes of activations at once, {device} has {offered * 1024:,} bytes of RAM",
+            f"the model needs {needed:,} bytes of activations at once, {device} has {offered * 1024:,} bytes of RAM; "
+            f"{largest_tensors(alive)}",
             hint="use a smaller input or fewer channels in the first layers",
         )
+
+
+def largest_tensors(sizes: Mapping[str, int]) -> str:
+    """The largest by name, in words: `the largest are a (1,024 bytes), ... and 3 more`."""
+    ranked = sorted(sizes.items(), key=lambda pair: -pair[1])
+    named = ", ".join(f"{name} ({size:,} bytes)" for name, size in ranked[:NAMED_TENSORS])
+    rest = len(ranked) - NAMED_TENSORS
+    return f"the largest are {named}{f' and {rest} more' if rest > 0 else ''}"
 
 
 def check_numbers(wanted: NumberFormat, profile: DeviceProfile, device: str) -> None:
@@ -41,12 +56,16 @@ def check_shapes(dynamic_batch: bool, profile: DeviceProfile, device: str) -> No
         )
 
 
-def check_flash(file: str, size: int, profile: DeviceProfile, device: str) -> None:
-    """Raises BudgetError where a file is larger than the device's flash."""
+def check_flash(
+    file: str, size: int, profile: DeviceProfile, device: str, weights: Mapping[str, int] | None = None
+) -> None:
+    """Raises BudgetError, naming the largest of `weights` (bytes by name), where a file is larger than the device's
+    flash."""
     offered = profile.memory.flash_kib
     if offered is not None and size > offered * 1024:
         raise BudgetError(
-            f"{file} has {size:,} bytes, {device} has {offered * 1024:,} bytes of flash",
+            f"{file} has {size:,} bytes, {device} has {offered * 1024:,} bytes of flash"
+            f"{f'; {largest_tensors(weights)}' if weights else ''}",
             hint="prune the model, or choose a smaller one",
         )
 
@@ -78,12 +97,19 @@ def _node_findings(graph: Graph, node: Node, profile: DeviceProfile, why_float: 
     if why_float is not None:
         why = f"computes in float inside an int8 file: {why_float}"
         yield Finding(label, why, node.source, dtype, instead, blocks=not execution.float_ops)
+    told: set[str] = set()  # the first of several limits that an attribute breaks
     for limit in execution.limits:
-        if limit.op in (None, node.op):
+        if limit.op in (None, node.op) and limit.attribute not in told and not _is_excused(graph, node, limit):
             refused = [value for value in _values(graph, node, limit.attribute) if limit.refuses(value)]
             if refused:
+                told.add(limit.attribute)
                 why = f"{limit.attribute} is {refused[0]}, the device takes {limit}"
                 yield Finding(label, why, node.source, dtype, limit.instead)
+
+
+def _is_excused(graph: Graph, node: Node, limit: Limit) -> bool:
+    given = {name: _values(graph, node, name) for name in limit.unless}
+    return any(found and all(value in limit.unless[name] for value in found) for name, found in given.items())
 
 
 def _values(graph: Graph, node: Node, attribute: str) -> tuple[Any, ...]:
@@ -93,10 +119,20 @@ def _values(graph: Graph, node: Node, attribute: str) -> tuple[Any, ...]:
         return tuple(len(shape) for shape in shapes)
     if attribute == "batch":
         return tuple(shape[0] for shape in shapes if shape)
+    if attribute == "channels":
+        return tuple(shape[1] for shape in shapes if len(shape) > 1)
     if attribute == "kernel":
         return graph.types[node.inputs[1]].shape[2:]
     if attribute == "upscale":
-        pairs = zip(shapes[-1][2:], shapes[0][2:], strict=True)
-        return tuple(after / before for after, before in pairs)
+        return _upscale(shapes[0][2:], shapes[-1][2:], node)
     value = node.attributes.get(attribute)
     return value if isinstance(value, tuple) else () if value is None else (value,)
+
+
+def _upscale(before: Sequence[int], after: Sequence[int], node: Node) -> tuple[float, ...]:
+    """How much larger a resize makes an image; nothing of one pixel, which is repeated whatever the size."""
+    if set(before) == {1}:
+        return ()
+    less = int(bool(node["align_corners"]))
+    pairs = zip(before, after, strict=True)
+    return tuple((new - less) / (old - less) if old > less else float(new) for old, new in pairs)

@@ -54,13 +54,16 @@ class Limit(Table):
     """Bounds of one attribute of one op (absent: of every op) on the device.
 
     `attribute` is the node's own (each member of a tuple is held to the bounds), or `kernel` (height and width of a
-    layer's weight), `rank` and `batch` (of what the op reads and makes), or `upscale` (of a resize)."""
+    layer's weight), `rank`, `batch` and `channels` (of what the op reads and makes), or `upscale` (of a resize: how
+    much larger it makes an image, (out - 1) / (in - 1) where corners are aligned). The limit does not bind where an
+    attribute of `unless` has, in all its members, one of the values there."""
 
     op: Op | None = None
     attribute: str
     at_least: float | None = None
     at_most: float | None = None
     one_of: tuple[int | float | str | bool, ...] | None = None
+    unless: dict[str, tuple[int | float | str | bool, ...]] = {}
     instead: str = ""
 
     def refuses(self, value: Any) -> bool:

@@ -128,11 +128,13 @@ def asymmetric_params(low: float, high: float, dtype: DType = DType.INT8) -> Aff
     """Per-tensor parameters whose range covers `[low, high]` and represents zero exactly.
 
     `scale = (high - low) / (q_max - q_min)` after both ends are moved to include 0; `zero_point = round(q_min - low /
-    scale)`, which is `q_min` exactly where `low` is 0, so that a rectified tensor needs no clipping of its own.
+    scale)`, which is `q_min` exactly where `low` is 0, so that a rectified tensor needs no clipping of its own. A
+    tensor of zeros covers [0, 1]: beside a much coarser scale, kernels lose what is added to it.
     """
     q_min, q_max = _bounds(dtype)
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32(max((high - low) / (q_max - q_min), _TINY)) if high > low else np.float32(1.0)
+    high = high if high > low else 1.0
+    scale = np.float32(max((high - low) / (q_max - q_min), _TINY))
     zero = int(np.clip(np.rint(q_min - low / float(scale)), q_min, q_max))
     return AffineParams(dtype, np.asarray(scale), np.asarray(zero), None, q_min, q_max)
 

@@ -33,6 +33,9 @@ from toolchain.quantization.ranges import Ranges, range_of
 from toolchain.quantization.scheme import NUMBERS, Granularity, NumberFormat, Scheme
 
 _BIAS_HEADROOM = 2.0**30  # half of int32: the other half is for the products the bias is added to
+_SMALLEST_MULTIPLIER = 2.0**-24
+"""Of s_in s_w / s_out. With a smaller one the products are lost in the rounding of the result, its bias takes all of
+int32, and kernels go wrong: depthwise convolutions on Hexagon v68 and v69 give 255."""
 _SCALE_SPREAD = 2.0**-20  # a channel smaller than this beside its tensor's largest is rounded to zero
 
 _NO_INT4_KERNEL = frozenset({Op.CONV_TRANSPOSE2D})
@@ -202,7 +205,7 @@ def _fit(
         if (block := wanted[node.inputs[1]].block) is not None:
             bounds[node.inputs[1]] = _largest_of_blocks(graph.constants[node.inputs[1]], block)
             continue
-        bound = _weight_bound(graph, node, params.get(node.inputs[0]), wanted[node.inputs[1]], given)
+        bound = _weight_bound(graph, node, params, wanted[node.inputs[1]], given)
         bounds[node.inputs[1]] = np.maximum(bounds.get(node.inputs[1], 0.0), bound)
     for name in (node.inputs[at] for node in graph.nodes if node.op in RECURRENT for at in weight_inputs(node.op)):
         if name in wanted:
@@ -217,16 +220,19 @@ def _fit(
 
 
 def _weight_bound(
-    graph: Graph, node: Node, source: AffineParams | None, grid: _Grid, given: Mapping[str, np.ndarray]
+    graph: Graph, node: Node, params: Mapping[str, AffineParams], grid: _Grid, given: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """What each output channel's integers must reach: its largest weight or what is given, or more where its bias
-    needs that."""
+    """What each output channel's integers must reach: its largest weight or what is given, or more where its bias or
+    the rounding of the result needs that."""
     bound = _largest(graph, node.inputs[1], given)
+    source, result = params.get(node.inputs[0]), params.get(node.output)
+    if source is None:
+        return bound  # a bias beside float activations stays real
+    levels = largest_integer(grid.dtype, grid.bits)
+    if result is not None:
+        bound = np.maximum(bound, _SMALLEST_MULTIPLIER * result.step * levels / source.step)
     for name in node.inputs[2:]:
-        if source is None:
-            break  # a bias beside float activations stays real
         bias = np.abs(graph.constants[name].astype(np.float64))
-        levels = largest_integer(grid.dtype, grid.bits)
         bound = np.maximum(bound, bias * levels / (source.step * _BIAS_HEADROOM))
     return bound
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.backends.vela.costs import compile_for_npu, is_npu
 from toolchain.errors import ToolchainError
 from toolchain.formats.tflite.parse import parse
 from toolchain.graph import DType, Structure
@@ -25,7 +26,6 @@ from toolchain.quantization import Granularity
 from toolchain.report.headline import is_reference
 from toolchain.report.plain import ratio
 from toolchain.stages.states import ExportedModel
-from toolchain.validation.npu import compile_for_npu, is_npu
 from toolchain.validation.proof import TensorProof
 
 _MOST_LUT_BITS = 7

@@ -24,8 +24,9 @@ class Export(Stage[Model, ExportedModel]):
 
     An ONNX model of 2 GiB and more is two files, its constants in `model.onnx.data`. A traced model gives only the
     float files. `in_out` chooses integer or float in- and outputs of the quantized files; `onnx_activations` is how
-    the ONNX file stores the specification's int8 activations. `dynamic_batch` leaves axis 0 of all in- and outputs
-    open, for any number of samples at a time. `sparse` is which weights the TFLite files store without
+    the ONNX file stores the specification's int8 activations, and `onnx_qdq_only` whether every op stands between
+    DequantizeLinear and QuantizeLinear, as compilers of NPUs read them. `dynamic_batch` leaves axis 0 of all in- and
+    outputs open, for any number of samples at a time. `sparse` is which weights the TFLite files store without
     their zeros: those of float files that XNNPACK then computes without, or all that take fewer bytes so. Of each other
     layer full of zeros it is recorded why not.
     """
@@ -39,6 +40,7 @@ class Export(Stage[Model, ExportedModel]):
     float_files: bool = False
     onnx_opset: int = 17
     onnx_activations: DType = DType.UINT8
+    onnx_qdq_only: bool = False
     dynamic_batch: bool = False
     sparse: SparseWeights = SparseWeights.AUTO
 
@@ -88,7 +90,8 @@ class Export(Stage[Model, ExportedModel]):
             if kind is Format.ONNX:
                 name = f"{stem}.onnx"
                 numbers = {"opset": self.onnx_opset, "activation_dtype": self.onnx_activations}
-                written = write_onnx_files(model, name, **self._shared, **numbers)  # type: ignore[arg-type]
+                form = {"qdq_only": self.onnx_qdq_only} | self._shared
+                written = write_onnx_files(model, name, **form, **numbers)  # type: ignore[arg-type]
                 findings = check_onnx(written[name], model, written.get(name + DATA_SUFFIX))
             else:
                 name = f"{stem}.tflite"

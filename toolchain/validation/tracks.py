@@ -105,7 +105,7 @@ def takes_integers(file: str, content: bytes, model: QuantizedGraph, data: bytes
     """Whether the inputs of a file of `model` that have parameters are quantized integers."""
     facts = read_onnx(content, data) if file.endswith(".onnx") else read_tflite(content)
     quantized = [facts.tensors[name].dtype for name in facts.inputs if name in model.params]
-    return any(dtype in (DType.INT8, DType.UINT8, DType.INT16) for dtype in quantized)
+    return any(dtype in (DType.INT8, DType.UINT8, DType.INT16, DType.UINT16) for dtype in quantized)
 
 
 def _runners(

@@ -11,9 +11,11 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from toolchain.atomic import remove_leftovers, scratch_folder
 from toolchain.devices.ways.way import Limits, Options, Process, Ran, WayKind
@@ -34,14 +36,10 @@ class Here:
     @classmethod
     def open(cls, options: Options) -> Here:
         """Make the venv, or take the one that is kept; `options.python` is an interpreter to take instead."""
-        python = Path(options.python) if options.python else fresh_venv(options)
-        cache = options.cache or cache_folder()
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(cache)
-            return cls(python, scratch_folder(cache), options.limits)
-        except OSError as error:
-            raise DeviceError(f"no room for a bundle: {error.strerror}", where=str(error.filename)) from error
+        # a path is meant from where the command was given; links stay, as a venv is found by its own
+        given = str(Path(options.python).absolute()) if options.python and "/" in options.python else options.python
+        python = Path(given) if given else fresh_venv(options)
+        return cls(python, bundle_folder(options), options.limits)
 
     def put(self, folder: Path, digests: Mapping[str, str]) -> None:
         try:
@@ -55,10 +53,13 @@ class Here:
             raise DeviceError(f"the bundle cannot be put: {error.strerror}", where=str(error.filename)) from error
 
     def run(self, arguments: Sequence[str], *, seconds: float) -> Ran:
-        # nothing of the environment that could bring this process's packages in
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
-        process = Process.start([str(self.python), "-s", *arguments], cwd=self.folder, env=kept, keep_input=True)
+        command = [str(self.python), "-s", *arguments]
+        process = Process.start(command, cwd=self.folder, env=self.environment(), keep_input=True)
         return process.wait(seconds, "the bundle")
+
+    def environment(self) -> dict[str, str]:
+        """Nothing that could bring this process's packages in."""
+        return {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
 
     def get(self, name: str, to: Path) -> None:
         try:
@@ -73,21 +74,31 @@ class Here:
 HERE = WayKind("here", "this machine, in a fresh venv with the runtimes alone", lambda: None, Here.open)
 
 
+def bundle_folder(options: Options) -> Path:
+    """An empty folder in the cache, for a bundle. Raises DeviceError where there is no room."""
+    cache = options.cache or cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(cache)
+        return scratch_folder(cache)
+    except OSError as error:
+        raise DeviceError(f"no room for a bundle: {error.strerror}", where=str(error.filename)) from error
+
+
 def cache_folder() -> Path:
     """Where venvs are kept: $XDG_CACHE_HOME/edge-toolchain, or ~/.cache/edge-toolchain."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "edge-toolchain"
 
 
-def host_requirements() -> tuple[str, ...]:
-    """The runtimes at the versions that are installed here, those that are."""
-    found = []
-    for package in PACKAGES:
-        try:
-            found.append(f"{package}=={metadata.version(package)}")
-        except metadata.PackageNotFoundError:
-            continue
-    return tuple(found)
+def host_requirements(wanted: Mapping[str, str] = MappingProxyType({})) -> tuple[str, ...]:
+    """The runtimes at the versions that are installed here, those that are; what is `wanted` beside them, and is not
+    here, at the version that is said."""
+    versions = {package: wanted.get(package, "") for package in dict.fromkeys((*PACKAGES, *wanted))}
+    for package in versions:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return tuple(f"{package}=={version}" for package, version in versions.items() if version)
 
 
 def fresh_venv(options: Options) -> Path:

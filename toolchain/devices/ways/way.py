@@ -39,14 +39,17 @@ class Limits:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What a user says of the device. `host` is [user@]name[:port]; `python` what runs there; `ssh` further arguments
-    of ssh and scp; `requirements` what the fresh venv of this machine gets."""
+    of ssh and scp; `requirements` what the fresh venv of this machine gets; `cpu` what is emulated. `tell` is given
+    lines of progress."""
 
     host: str | None = None
     python: str | None = None
     ssh: tuple[str, ...] = ()
     cache: Path | None = None
     requirements: tuple[str, ...] = ()
+    cpu: str | None = None
     limits: Limits = field(default_factory=Limits)
+    tell: Callable[[str], None] = field(default=lambda _: None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,15 @@ class Way(Protocol):
 class WayKind:
     """An entry of the table: how a way is called and what it is. `missing` says in a line what must be installed before
     it can be used, None where nothing is; `open` reaches the device, raising DeviceError where it cannot, OptionError
-    where the options say too little."""
+    where the options say too little. `timed`: times and memory there are those of a device. `to_host`: it leads to the
+    device that `Options.host` names."""
 
     name: str
     description: str
     missing: Callable[[], str | None] = field(repr=False)
     open: Callable[[Options], Way] = field(repr=False)
+    timed: bool = True
+    to_host: bool = False
 
 
 @dataclass
@@ -154,13 +160,13 @@ class Process:
             with suppress(OSError):
                 held.close()
 
-    def last_words(self) -> str:
-        """End it; the last line it wrote to standard error."""
+    def errors(self) -> str:
+        """End it; what it wrote to standard error."""
         self._kill()
         stream = self.popen.stderr
         said = stream.read() if stream is not None and not stream.closed else b""
         self.end()
-        return Ran(0, "", said.decode(errors="replace")).last_line
+        return said.decode(errors="replace")
 
     def end(self) -> None:
         """Kill what is left of it."""

@@ -39,7 +39,8 @@ def stored_tensors(proto: ModelProto, model: QuantizedGraph) -> dict[str, Tensor
     elements = element_types(proto.graph)
     inner = {name: f"{name}/integer" for name in model.params if f"{name}/integer" in elements}
     kinds = {elements.get(inner.get(name, name)) for name in model.graph.activations if name in model.params}
-    return store_params(model, DType.UINT8 if DType.UINT8 in kinds else DType.INT8, inner)
+    narrow = DType.UINT8 if DType.UINT8 in kinds else DType.INT8
+    return store_params(model, narrow, inner, DType.UINT16 if DType.UINT16 in kinds else DType.INT16)
 
 
 def element_types(graph: GraphProto) -> dict[str, DType | None]:
@@ -160,6 +161,10 @@ def _check_leftovers(graph: GraphProto, model: QuantizedGraph) -> Iterator[str]:
     if model.float_nodes or DType.INT16 in {params.dtype for params in model.params.values()}:
         # int16 results are clamped before they are rounded, what a float layer reads is held apart by a Clip
         scales |= {name for node in graph.node if node.op_type == "Clip" for name in node.input[1:]}
+    # in QDQ form bounds and the value of a pad are real
+    dequantized = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    in_qdq_form = (n for n in graph.node if n.op_type in ("Clip", "Pad") and n.input[0] in dequantized)
+    scales |= {name for node in in_qdq_form for name in node.input[1:]}
     unquantized = {name for name in model.graph.types if name not in model.params}
     for tensor in graph.initializer:
         dtype = element_dtype(tensor.data_type)

@@ -142,7 +142,7 @@ class OnnxRunner:
     def _unshifted(self, name: str, array: np.ndarray) -> np.ndarray:
         """The integers of the specification from those of the file; floats as they are."""
         params = self._model.params.get(name)
-        if params is None or array.dtype != np.uint8:
+        if params is None or array.dtype not in (np.uint8, np.uint16):
             return array
         return shift_integers(array, params.dtype)
 

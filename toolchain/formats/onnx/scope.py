@@ -26,6 +26,8 @@ from toolchain.quantization import AffineParams, QuantizedGraph, pack_int4
 UINT8_SHIFT = 128
 """What is added to int8 integers and zero points where a file stores them as uint8."""
 
+_SHIFTS = {(DType.INT8, DType.UINT8): UINT8_SHIFT, (DType.INT16, DType.UINT16): 32768}
+
 ELEMENT_TYPES = {dtype: helper.np_dtype_to_tensor_dtype(dtype.numpy) for dtype in DType} | {
     DType.INT4: TensorProto.INT4
 }
@@ -52,6 +54,8 @@ class Scope:
     model: QuantizedGraph
     opset: int
     float_nodes: Collection[str] = ()
+    qdq_only: bool = False
+    """Whether every op on integers is in QDQ form, also where onnxruntime's CPU has an integer kernel for another."""
     large: dict[str, np.ndarray] = field(default_factory=dict)
     """Values of the constants that are too large to be copied into `proto`, by their names in the file."""
     transposed: Mapping[str, int] = field(init=False)
@@ -212,18 +216,21 @@ class Scope:
         self.proto.node.append(helper.make_node(op_type, list(inputs), list(outputs), name=unique, **attributes))
 
 
-def store_params(model: QuantizedGraph, activation_dtype: DType, renamed: Mapping[str, str]) -> dict[str, Tensor]:
+def store_params(
+    model: QuantizedGraph, activation_dtype: DType, renamed: Mapping[str, str], wide_dtype: DType = DType.INT16
+) -> dict[str, Tensor]:
     """The file's tensor for every tensor of `model`.
 
-    Activations take `activation_dtype`, and so do constants of binary ops, whose kernels want both operands
-    alike.
+    int8 activations take `activation_dtype`, int16 ones `wide_dtype`, and so do constants of binary ops, whose kernels
+    want both operands alike.
     """
+    kinds = {DType.INT8: activation_dtype, DType.INT16: wide_dtype}
     signed = {name for node in model.graph.nodes if node.op in WEIGHTED | RECURRENT for name in node.inputs[1:5]}
     stored = {}
     for name in model.graph.types:
         params = model.params.get(name)
-        if params is not None and name not in signed and params.dtype is DType.INT8:
-            params = shift_params(params, activation_dtype)
+        if params is not None and name not in signed and params.dtype in kinds:
+            params = shift_params(params, kinds[params.dtype])
         if params is not None and params.dtype is DType.INT64:
             params = replace(params, dtype=DType.INT32)
         stored[name] = Tensor(renamed.get(name, name), params)
@@ -251,19 +258,24 @@ def held_values(
 
 
 def shift_params(params: AffineParams, dtype: DType) -> AffineParams:
-    """int8 `params` as a file that stores `dtype` has them: the same real values."""
+    """Signed `params` as a file that stores `dtype` has them: the same real values."""
     if dtype is params.dtype:
         return params
-    q_min, q_max = params.q_min + UINT8_SHIFT, params.q_max + UINT8_SHIFT
-    return replace(params, dtype=dtype, zero_point=params.zero_point + UINT8_SHIFT, q_min=q_min, q_max=q_max)
+    shift = _SHIFTS[params.dtype, dtype]
+    q_min, q_max = params.q_min + shift, params.q_max + shift
+    return replace(params, dtype=dtype, zero_point=params.zero_point + shift, q_min=q_min, q_max=q_max)
 
 
 def shift_integers(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """int8 to uint8 (+128) or back (-128), which flips the top bit; unchanged where of `dtype` already."""
-    if {DType.of(values), dtype} != {DType.INT8, DType.UINT8}:
-        return values
-    flipped: np.ndarray = (np.asarray(values).view(np.uint8) ^ np.uint8(UINT8_SHIFT)).view(dtype.numpy)
-    return flipped
+    """int8 to uint8 (+128), int16 to uint16 (+32768), or back, which flips the top bit; unchanged where of `dtype`
+    already."""
+    pair = {DType.of(values), dtype}
+    for (signed, unsigned), shift in _SHIFTS.items():
+        if pair == {signed, unsigned}:
+            bits = unsigned.numpy.type
+            flipped: np.ndarray = (np.asarray(values).view(bits) ^ bits(shift)).view(dtype.numpy)
+            return flipped
+    return values
 
 
 def _claim(wanted: str, taken: set[str]) -> str:

@@ -13,7 +13,7 @@ Scale and zero point of integer in- and outputs are also in the file's metadata,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from google.protobuf.message import EncodeError
@@ -43,6 +43,16 @@ LIMIT_BYTES = 2**31 - 1
 """What one protobuf message may hold."""
 
 
+@dataclass(frozen=True)
+class _Form:
+    """How the file is to say it: the options of `write_onnx`."""
+
+    opset: int
+    activation_dtype: DType
+    in_out: InOut
+    qdq_only: bool
+
+
 def write_onnx(
     model: Graph | QuantizedGraph,
     *,
@@ -51,6 +61,7 @@ def write_onnx(
     in_out: InOut = InOut.INTEGER,
     name: str = "model",
     dynamic_batch: bool = False,
+    qdq_only: bool = False,
 ) -> bytes:
     """The bytes of an ONNX file: float for a Graph, QDQ for a QuantizedGraph.
 
@@ -58,15 +69,19 @@ def write_onnx(
     both. int16 activations and int4 weights raise `opset` to 21. Raises OptionError for an opset or a dtype that is not
     supported, UnsupportedError for what ONNX cannot hold.
 
-    With `dynamic_batch` axis 0 of every in- and output is the symbol `batch`; a resize raises `opset` to 18 then.
+    With `dynamic_batch` axis 0 of every in- and output is the symbol `batch`; a resize raises `opset` to 18 then. With
+    `qdq_only` every op on integers stands between DequantizeLinear and QuantizeLinear, as compilers of NPUs read them:
+    the same arithmetic to a step, some of which onnxruntime's CPU then computes in float; int16 activations are stored
+    as uint16, 32768 higher.
     """
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
+    form = _Form(opset, activation_dtype, in_out, qdq_only)
     _check_options(opset, activation_dtype)
     _check_dtypes(quantized)
     total = _constant_bytes(quantized)
     if total >= LIMIT_BYTES:
         raise _too_large(total)
-    return _serialize(*_shaped(quantized, opset, activation_dtype, in_out, name, dynamic_batch))
+    return _serialize(*_shaped(quantized, form, name, dynamic_batch))
 
 
 def write_onnx_files(
@@ -77,17 +92,18 @@ def write_onnx_files(
     activation_dtype: DType = DType.UINT8,
     in_out: InOut = InOut.INTEGER,
     dynamic_batch: bool = False,
+    qdq_only: bool = False,
 ) -> dict[str, bytes]:
     """As `write_onnx`, under the name `file`; of a model that one file cannot hold, `file` and `file.data`, which must
     lie in one folder."""
     quantized = model if isinstance(model, QuantizedGraph) else QuantizedGraph(model, {})
     if _constant_bytes(quantized) < LIMIT_BYTES:
-        options = {"opset": opset, "activation_dtype": activation_dtype, "in_out": in_out}
+        options = {"opset": opset, "activation_dtype": activation_dtype, "in_out": in_out, "qdq_only": qdq_only}
         return {file: write_onnx(model, **options, dynamic_batch=dynamic_batch)}  # type: ignore[arg-type]
     _check_options(opset, activation_dtype)
     _check_dtypes(quantized)
     outside = DataFile(file + SUFFIX)
-    proto, large = _shaped(quantized, opset, activation_dtype, in_out, "model", dynamic_batch)
+    proto, large = _shaped(quantized, _Form(opset, activation_dtype, in_out, qdq_only), "model", dynamic_batch)
     for tensor in proto.graph.initializer:
         if tensor.name in large:
             outside.add(tensor, large[tensor.name])
@@ -96,30 +112,29 @@ def write_onnx_files(
 
 
 def _shaped(
-    quantized: QuantizedGraph, opset: int, activation_dtype: DType, in_out: InOut, name: str, dynamic_batch: bool
+    quantized: QuantizedGraph, form: _Form, name: str, dynamic_batch: bool
 ) -> tuple[ModelProto, dict[str, np.ndarray]]:
     """As `_proto`, for the traced batch or for any."""
     if not dynamic_batch:
-        return _proto(quantized, opset, activation_dtype, in_out, name)
+        return _proto(quantized, form, name)
     if any(node.op is Op.RESIZE for node in quantized.graph.nodes):
-        opset = max(opset, _RESIZE_OPSET)
+        form = replace(form, opset=max(form.opset, _RESIZE_OPSET))
     models = (replace(quantized, graph=with_batch(quantized.graph, batch)) for batch in BATCHES)
-    first, second = (_proto(model, opset, activation_dtype, in_out, name) for model in models)
+    first, second = (_proto(model, form, name) for model in models)
     follow_batch(first, second)
     return first
 
 
-def _proto(
-    quantized: QuantizedGraph, opset: int, activation_dtype: DType, in_out: InOut, name: str
-) -> tuple[ModelProto, dict[str, np.ndarray]]:
+def _proto(quantized: QuantizedGraph, form: _Form, name: str) -> tuple[ModelProto, dict[str, np.ndarray]]:
     """The model, and the values of the large constants that it only names."""
-    stored = store_params(quantized, activation_dtype, _renamed(quantized, in_out))
+    wide = DType.UINT16 if form.qdq_only else DType.INT16
+    stored = store_params(quantized, form.activation_dtype, _renamed(quantized, form.in_out), wide)
     written = replace(quantized, reals=Reals.FLOAT32) if quantized.reals is Reals.FLOAT16 else quantized
-    opset = max(opset, _lowest_opset(quantized))
+    opset = max(form.opset, _lowest_opset(quantized))
     version = helper.make_opsetid("", opset)
     proto = ModelProto(opset_import=[version], ir_version=helper.find_min_ir_version_for([version]))
     proto.producer_name, proto.graph.name = PRODUCER, name
-    scope = Scope(proto.graph, quantized.graph, stored, written, opset, quantized.float_nodes)
+    scope = Scope(proto.graph, quantized.graph, stored, written, opset, quantized.float_nodes, form.qdq_only)
     _write_inputs(scope)
     for node in quantized.graph.nodes:
         lower_node(scope, node)

@@ -49,11 +49,12 @@ _ENDS = ("lowest", "highest")
 
 def lower_node(scope: Scope, node: Node) -> None:
     """Write `node`; one that computes in float reads dequantized tensors, and its result is quantized behind it. So
-    does one on int16, for which onnxruntime has no kernels: it is the same arithmetic, rounded once."""
+    does one on int16, for which onnxruntime has no kernels: it is the same arithmetic, rounded once. With `qdq_only`
+    what one node becomes is rounded op by op, as compilers of NPUs read it."""
     inputs = [scope.tensor(name) for name in node.inputs]
     result = scope.tensor(node.output)
     is_wide = any(tensor.params is not None and tensor.params.dtype is DType.INT16 for tensor in (*inputs, result))
-    if node.output not in scope.float_nodes and not is_wide:
+    if node.output not in scope.float_nodes and (scope.qdq_only or not is_wide):
         _lower_fused(scope, node, inputs, result)
         return
     if has_blocks(node, inputs):

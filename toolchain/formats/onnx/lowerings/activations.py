@@ -1,4 +1,5 @@
-"""Activations. Where the plain QDQ form would stay in float in onnxruntime, an equal one that has an integer kernel:
+"""Activations. Where the plain QDQ form would stay in float in onnxruntime, an equal one that has an integer kernel,
+unless all ops are to be in QDQ form:
 
     relu(x)        LeakyRelu(x), slope 0
     tanh(x)        2 sigmoid(2x) - 1: twice the scale before, half the scale and a lower zero point behind
@@ -18,7 +19,7 @@ import numpy as np
 
 from toolchain.formats.onnx.lowerings.rule import LoweringRule, bound_names, clamp, number, plain
 from toolchain.formats.onnx.scope import Scope, Tensor
-from toolchain.graph import Node, Op
+from toolchain.graph import DType, Node, Op
 from toolchain.quantization import AffineParams, clamp_is_implied, quantize
 
 
@@ -26,7 +27,9 @@ def _rectifier(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -
     """relu and relu6 of a tensor of other parameters."""
     (source,) = inputs
     activation = node.op.value
-    if result.params is None:
+    if scope.qdq_only:
+        clamp(scope, source, result, activation, node.name)
+    elif result.params is None:
         clamp(scope, Tensor(scope.real(source)), result, activation, node.name)
     elif clamp_is_implied(result.params, activation):
         scope.apply("LeakyRelu", inputs, result, name=node.name, alpha=0.0)
@@ -40,9 +43,21 @@ def _leaky_relu(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) 
     scope.apply("LeakyRelu", inputs, result, name=node.name, alpha=float(node["slope"]))
 
 
+def _sigmoid(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
+    """QNN computes a sigmoid of 16 bits with a scale of 1 / 65536 from 0 on, whatever it is told: that is written, and
+    what was asked for behind it."""
+    if result.params is None or result.params.dtype is not DType.UINT16:
+        scope.apply("Sigmoid", inputs, result, name=node.name)
+        return
+    scale, zero = np.asarray(2.0**-16, np.float32), np.asarray(0)
+    gate = scope.auxiliary(node.output, "gate", AffineParams(DType.UINT16, scale, zero, q_min=0, q_max=2**16 - 1))
+    scope.apply("Sigmoid", inputs, gate, name=node.name)
+    scope.quantize(scope.real(gate), result)
+
+
 def _tanh(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
     (source,) = inputs
-    halved = _sigmoid_params(result.params)
+    halved = None if scope.qdq_only else _sigmoid_params(result.params)
     if source.params is None or result.params is None or halved is None:
         scope.apply("Tanh", inputs, result, name=node.name)
         return
@@ -87,7 +102,7 @@ def _softmax(op_type: str) -> LoweringRule:
 
 def _clamp(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
     """Clip, without the bounds that are infinite; of integers those of the result, which end at its own bounds."""
-    if result.params is not None:
+    if result.params is not None and not scope.qdq_only:
         _clamp_integers(scope, node, inputs[0], result, result.params)
         return
     dtype = scope.graph.types[node.output].dtype
@@ -159,7 +174,7 @@ ACTIVATIONS: dict[Op, LoweringRule] = {
     Op.RELU: _rectifier,
     Op.RELU6: _rectifier,
     Op.LEAKY_RELU: _leaky_relu,
-    Op.SIGMOID: plain("Sigmoid"),
+    Op.SIGMOID: _sigmoid,
     Op.TANH: _tanh,
     Op.HARDSWISH: _hardswish,
     Op.PRELU: _prelu,

@@ -1,5 +1,5 @@
 """Functions of one and two tensors. `left - right` is `left + (-right)`, where `-(q - z) = ~q - ~z` on the bits of a
-byte: onnxruntime has an integer kernel for the sum, none for the difference.
+byte: onnxruntime has an integer kernel for the sum, none for the difference. In QDQ form it is a difference.
 """
 
 from __future__ import annotations
@@ -14,10 +14,25 @@ from toolchain.graph import DType, Node, Op
 from toolchain.quantization import AffineParams
 
 
+def _add(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
+    """QNN leaves out a sum with zeros, and with it the change of scale: that is written instead."""
+    others = [at for at, name in enumerate(node.inputs) if not _is_zero(scope, name)]
+    if scope.qdq_only and result.params is not None and len(others) == 1:
+        (at,) = others
+        if scope.graph.types[node.inputs[at]].shape == scope.graph.types[node.output].shape:
+            scope.quantize(scope.real(inputs[at]), result)
+            return
+    scope.apply("Add", inputs, result, name=node.name)
+
+
+def _is_zero(scope: Scope, name: str) -> bool:
+    return scope.graph.is_constant(name) and not scope.graph.constants[name].any()
+
+
 def _sub(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
     left, right = inputs
     # ONNX subtracts bytes from opset 14 on
-    if scope.opset < 14 or left.params is None or right.params is None or result.params is None:
+    if scope.qdq_only or scope.opset < 14 or left.params is None or right.params is None or result.params is None:
         scope.apply("Sub", inputs, result, name=node.name)
         return
     ones = -1 if right.params.dtype is DType.INT8 else 255  # ~q = ones - q
@@ -48,7 +63,7 @@ def _rsqrt(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> No
 
 ARITHMETIC: dict[Op, LoweringRule] = {
     Op.MATMUL: plain("MatMul"),
-    Op.ADD: plain("Add"),
+    Op.ADD: _add,
     Op.SUB: _sub,
     Op.MUL: plain("Mul"),
     Op.DIV: plain("Div"),

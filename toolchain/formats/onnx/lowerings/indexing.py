@@ -1,4 +1,5 @@
-"""What selects by index or repeats. Integers of the same parameters are moved as they are, without a conversion."""
+"""What selects by index or repeats. Integers of the same parameters are moved as they are, without a conversion, unless
+all ops are to be in QDQ form."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ def _moved(
 ) -> None:
     """`op_type` of the first input, straight on its integers where the result has its parameters."""
     source = inputs[0]
-    if isinstance(source, Tensor) and source.params is not None and source.params == result.params:
+    is_integer = isinstance(source, Tensor) and source.params is not None and source.params == result.params
+    if is_integer and not scope.qdq_only:
         names = [given if isinstance(given, str) else given.name for given in inputs]
         scope.emit(op_type, names, result.name, name=node.name, **attributes)
     else:

@@ -5,10 +5,12 @@ rms_norm(x) = x / sqrt(mean(x^2) + epsilon) weight
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from toolchain.formats.onnx.lowerings.reductions import reduce_axes
-from toolchain.formats.onnx.lowerings.rule import LoweringRule
+from toolchain.formats.onnx.lowerings.rule import LoweringRule, reshape_to
 from toolchain.formats.onnx.scope import Scope, Tensor
 from toolchain.graph import Node, Op
 
@@ -23,8 +25,27 @@ def _layer_norm(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) 
     given: list[Tensor | str] = list(parameters)
     if not given:
         given = [scope.store(f"{node.output}/ones", np.ones(shape, np.float32))]
+    if scope.qdq_only and len(shape) > 1:
+        _flat_layer_norm(scope, node, source, given, result)
+        return
     options = {"axis": node["axes"][0], "epsilon": float(node["epsilon"])}
     scope.apply("LayerNormalization", [source, *given], result, name=node.name, **options)
+
+
+def _flat_layer_norm(scope: Scope, node: Node, source: Tensor, given: list[Tensor | str], result: Tensor) -> None:
+    """Over one axis that the normalized ones are joined to: compilers of NPUs take the last alone."""
+    shape, first = scope.graph.types[node.inputs[0]].shape, node["axes"][0]
+    width = prod(shape[first:])
+    rows, normed = (scope.auxiliary(node.output, step) for step in ("rows", "normed"))
+    reshape_to(scope, source, rows, (*shape[:first], width))
+    flat = []
+    for at, parameter in enumerate(given):
+        flat.append(scope.auxiliary(node.output, f"parameter_{at}"))
+        held = Tensor(parameter) if isinstance(parameter, str) else parameter
+        reshape_to(scope, held, flat[-1], (width,))
+    options = {"axis": len(shape[:first]), "epsilon": float(node["epsilon"])}
+    scope.apply("LayerNormalization", [rows, *flat], normed, name=node.name, **options)
+    reshape_to(scope, normed, result, scope.graph.types[node.output].shape)
 
 
 def _rms_norm(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:

@@ -1,4 +1,5 @@
-"""Pads, done on the integers where there are such: with that of the pad's value, or with others of the tensor."""
+"""Pads, done on the integers where there are such: with that of the pad's value, or with others of the tensor. In QDQ
+form the value is real."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
 def _pad(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
     (source,) = inputs
     amounts = scope.store_axis_values(f"{node.output}/amounts", node["amounts"])
-    on_integers = source.params is not None and source.params == result.params
+    on_integers = source.params is not None and source.params == result.params and not scope.qdq_only
     fill = []
     if node["mode"] == "constant":
         fill = [scope.store(f"{node.output}/value", _value(scope, node, source if on_integers else None))]

@@ -1,7 +1,7 @@
 """Reductions along axes, sums so far, and the largest few.
 
 The mean of integers is a GlobalAveragePool over the averaged axes, moved behind the others: that has an integer
-kernel in onnxruntime.
+kernel in onnxruntime. Where all ops are to be in QDQ form it is a ReduceMean.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _mean(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> Non
     rank = scope.graph.types[node.inputs[0]].rank
     if rank == 4 and tuple(sorted(node["axes"])) == (2, 3):
         _global_mean(scope, node, inputs[0], result)
-    elif inputs[0].params is None or result.params is None:
+    elif inputs[0].params is None or result.params is None or scope.qdq_only:
         keepdims = int(node["keepdim"])
         reduce_axes(scope, "ReduceMean", inputs[0], node["axes"], result, keepdims=keepdims, name=node.name)
     else:
@@ -76,8 +76,9 @@ def _mean_of_rows(scope: Scope, node: Node, source: Tensor, result: Tensor) -> N
 def _argument(op_type: str) -> LoweringRule:
     def rule(scope: Scope, node: Node, inputs: list[Tensor], result: Tensor) -> None:
         # the integers are in the order of the reals
+        read = scope.real(inputs[0]) if scope.qdq_only else inputs[0].name
         options = {"axis": node["axis"], "keepdims": int(node["keepdim"])}
-        scope.emit(op_type, [inputs[0].name], result.name, name=node.name, **options)
+        scope.emit(op_type, [read], result.name, name=node.name, **options)
 
     return rule
 

@@ -1,6 +1,6 @@
 """Resizes, and channels that become pixels.
 
-DepthToSpace takes both orders of channels, SpaceToDepth `(i, j, c)` alone.
+DepthToSpace takes both orders of channels, SpaceToDepth `(i, j, c)` alone: the other is written out.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ def _space_to_depth(scope: Scope, node: Node, inputs: list[Tensor], result: Tens
     if not node["channels_first"]:
         scope.apply("SpaceToDepth", inputs, result, name=node.name, blocksize=block)
         return
+    if scope.qdq_only:
+        _reordered_blocks(scope, node, inputs[0], result)
+        return
     (source,) = inputs
     batch, channels, height, width = scope.graph.types[node.inputs[0]].shape
     split = scope.auxiliary(node.output, "split", source.params)
@@ -42,6 +45,18 @@ def _space_to_depth(scope: Scope, node: Node, inputs: list[Tensor], result: Tens
     reshape_to(scope, source, split, (batch, channels, height // block, block, width // block, block))
     scope.apply("Transpose", [split], moved, name=node.name, perm=(0, 1, 3, 5, 2, 4))
     reshape_to(scope, moved, result, scope.graph.types[node.output].shape)
+
+
+def _reordered_blocks(scope: Scope, node: Node, source: Tensor, result: Tensor) -> None:
+    """SpaceToDepth, and its channels brought from `(i, j, c)` to `(c, i, j)`: no tensor has more than 4 axes, where
+    NPUs end at 4 or 5."""
+    squared = node["block"] ** 2
+    shape = scope.graph.types[node.output].shape
+    parts = [scope.auxiliary(node.output, step, source.params) for step in ("blocks", "rows", "moved")]
+    scope.apply("SpaceToDepth", [source], parts[0], blocksize=node["block"])
+    reshape_to(scope, parts[0], parts[1], (shape[0], squared, shape[1] // squared, shape[2] * shape[3]))
+    scope.apply("Transpose", [parts[1]], parts[2], name=node.name, perm=(0, 2, 1, 3))
+    reshape_to(scope, parts[2], result, shape)
 
 
 RESIZING: dict[Op, LoweringRule] = {

@@ -27,21 +27,21 @@ def plain(op_type: str, **attributes: Any) -> LoweringRule:
 
 
 def clamp(scope: Scope, source: Tensor, result: Tensor, activation: str, name: str = "") -> None:
-    """relu or relu6 of a tensor of the same parameters: Clip on integers, Relu or Clip on floats."""
-    if result.params is not None:
+    """relu or relu6 of a tensor of the same parameters: Clip on integers, Relu or Clip on floats and in QDQ form."""
+    if result.params is not None and not scope.qdq_only:
         bounds = clamp_integers(result.params, activation)
         scope.emit("Clip", [source.name, *bound_names(scope, result, *bounds)], result.name, name=name)
     elif activation == "relu6":
-        scope.emit("Clip", [source.name, *bound_names(scope, result, 0, 6)], result.name, name=name)
+        scope.apply("Clip", [source, *bound_names(scope, result, 0, 6)], result, name=name)
     else:
-        scope.emit("Relu", [source.name], result.name, name=name)
+        scope.apply("Relu", [source], result, name=name)
 
 
 def bound_names(scope: Scope, result: Tensor, low: float, high: float) -> list[str]:
-    """Names of two scalars of the element type of `result`."""
+    """Names of two scalars of the element type in which `result` is computed."""
     types = scope.graph.types
     real = types[result.name].dtype if result.name in types else DType.FLOAT32
-    dtype = real if result.params is None else result.params.dtype
+    dtype = real if result.params is None or scope.qdq_only else result.params.dtype
     named = (("minimum", low), ("maximum", high))
     return [scope.store(f"{result.name}/{key}", np.asarray(value, dtype.numpy)) for key, value in named]
 

@@ -35,12 +35,14 @@ class Written:
 @dataclass(frozen=True)
 class Figure:
     """One measured number. `key` names it in gates and reports and ends in its unit where it has one (`sram_bytes`,
-    `cycles`, `npu_macs_share`); `label` says it to a reader; `exact` whether it repeats to the digit."""
+    `cycles`, `npu_macs_share`); `label` says it to a reader; `exact` whether it repeats to the digit; a `detail` is
+    shown in the report alone, not in the terminal."""
 
     key: str
     value: float
     label: str
     exact: bool = True
+    detail: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,23 +49,37 @@ _FORMATS: dict[str, Callable[[float | None], str]] = {
 
 
 @dataclass(frozen=True)
-class BackendRow:
-    """One file by one back end: `figures` as (label, text); `beside` the ops that run on the processor instead."""
+class BackendTable:
+    """What one back end found: `files` as (name, version), `rows` as (label, whether it is a detail, a text a file);
+    `beside` the ops that run on the processor instead."""
 
-    title: str
-    figures: tuple[tuple[str, str], ...]
+    backend: str
+    files: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, bool, tuple[str, ...]], ...]
     beside: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
-    files: tuple[str, ...]
 
 
-def backend_rows(facts: Mapping[str, Any]) -> Iterator[BackendRow]:
-    """What is shown of a report's back ends; nothing for a report that has none."""
-    for row in facts.get("backends", {}).get("measured", ()):
-        yield BackendRow(
-            f"{row['file']} by {row['backend']} {row['version']}".strip(),
-            tuple((figure["label"], figure_text(figure)) for figure in row["figures"]),
-            tuple(placement for placement in row["placements"] if placement["where"] != "npu"),
-            tuple(row["notes"]),
-            tuple(file["name"] for file in row["files"]),
+def backend_tables(facts: Mapping[str, Any]) -> Iterator[BackendTable]:
+    """What is shown of a report's back ends, those of one side by side; nothing for a report that has none."""
+    measured = facts.get("backends", {}).get("measured", ())
+    for backend in dict.fromkeys(row["backend"] for row in measured):
+        found = [row for row in measured if row["backend"] == backend]
+        columns = [{figure["key"]: figure for figure in row["figures"]} for row in found]
+        named = {key: figure for column in columns for key, figure in column.items()}
+        shown = [
+            key
+            for key, figure in named.items()
+            if not figure["detail"] or any(c.get(key, figure)["value"] for c in columns)
+        ]
+        yield BackendTable(
+            backend,
+            tuple((row["file"], row["version"]) for row in found),
+            tuple((named[key]["label"], named[key]["detail"], _texts(columns, key)) for key in shown),
+            tuple(placement for row in found for placement in row["placements"] if placement["where"] != "npu"),
+            tuple(dict.fromkeys(note for row in found for note in row["notes"])),
         )
+
+
+def _texts(columns: Sequence[Mapping[str, Any]], key: str) -> tuple[str, ...]:
+    return tuple(figure_text(column[key]) if key in column else units.NOT_MEASURED for column in columns)

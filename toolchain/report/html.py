@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from toolchain.errors import OptionError
 from toolchain.report import diagnosis, figures, units
-from toolchain.report.backends import backend_rows, figure_text
+from toolchain.report.backends import backend_tables, figure_text
 from toolchain.report.facts import SCHEMA
 from toolchain.report.headline import Facts, deployed, is_reference, measures
 from toolchain.report.ladder import find_ladder
@@ -58,7 +58,7 @@ def render_html(facts: Facts) -> str:
         worst=figures.worst_layer(layers),
         rows=_rows(facts),
         ladder=find_ladder(facts),
-        backends=list(backend_rows(facts)),
+        backends=list(backend_tables(facts)),
         **_diagnosis(facts.get("diagnosis")),
     )
 

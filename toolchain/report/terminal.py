@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from toolchain.report.backends import backend_rows
+from toolchain.report.backends import BackendTable, backend_tables
 from toolchain.report.headline import Facts, measures, timed
 from toolchain.report.ladder import find_ladder
 from toolchain.report.progress import RichProgress
@@ -89,18 +89,27 @@ class _Screen:
             self._console.print(self.text(note, "yellow"))
 
     def print_backends(self, facts: Facts) -> None:
-        for row in backend_rows(facts):
-            self._console.print(self.text(row.title, "bold"))
-            self._rows((self.text(text), self.text(label, "dim")) for label, text in row.figures)
-            for op in row.beside:
-                cure = f"; instead: {op['instead']}" if op["instead"] else ""
-                self._console.print(
-                    self.text(f"  on the processor: {op['op']} {op['name']}: {op['why']}{cure}", "yellow")
-                )
-            for note in row.notes:
-                self._console.print(self.text(f"  {note}", "dim"))
+        for table in backend_tables(facts):
+            self._print_backend(table)
         for note in facts.get("backends", {}).get("notes", ()):
             self._console.print(self.text(note, "dim"))
+
+    def _print_backend(self, table: BackendTable) -> None:
+        grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        versions = {version for _, version in table.files}
+        grid.add_column(self.text(f"{table.backend} {versions.pop()}" if len(versions) == 1 else table.backend))
+        for name, _ in table.files:
+            grid.add_column(self.text(name), justify="right")
+        for label, is_detail, texts in table.rows:
+            if not is_detail:
+                grid.add_row(self.text(label), *(self.text(text, "bold") for text in texts))
+        self._console.print(Padding(grid, (1, 0, 0, 0)))
+        for op in table.beside:
+            cure = f"; instead: {op['instead']}" if op["instead"] else ""
+            self._console.print(self.text(f"on the processor: {op['op']} {op['name']}: {op['why']}{cure}", "yellow"))
+        for note in table.notes:
+            self._console.print(self.text(note, "dim"))
+        self._console.print()
 
     def print_ladder(self, facts: Facts) -> None:
         ladder = find_ladder(facts)

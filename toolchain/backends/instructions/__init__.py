@@ -1,16 +1,21 @@
 """Executed instructions per inference on the device's CPU, under qemu-user: `toolchain.devices.emulator.counting`.
 
-They repeat where times do not, so that a gate can hold them to a part in a thousand. They are no time.
+They repeat where times do not, so that a gate can hold them to a part in a thousand. They are no time. With
+TOOLCHAIN_COUNT=0 in the environment nothing is counted, which saves a deployment a few seconds a file.
 """
 
 from __future__ import annotations
 
+import os
+from typing import Final
+
 from toolchain.backends.backend import Backend, Figure, Measured, Written
 from toolchain.profiles import DeviceProfile
 
-RUNTIMES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
+SWITCH: Final = "TOOLCHAIN_COUNT"
+RUNTIMES: Final = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 
-LABELS = {
+LABELS: Final = {
     "dot": "dot products",
     "matrix_multiply": "matrix multiplies",
     "multiply_add": "other multiply-adds",
@@ -33,6 +38,8 @@ def missing() -> str | None:
     from toolchain.devices.emulator import find_emulator, missing_tools
     from toolchain.errors import DeviceError
 
+    if os.environ.get(SWITCH) == "0":
+        return f"executed instructions are not counted: {SWITCH}=0"
     without = "without it executed instructions are not counted"
     tools = missing_tools()
     if tools is not None:
@@ -63,7 +70,8 @@ def measure(written: Written, profile: DeviceProfile) -> Measured:
     counts = count_inference(emulator, cpu, artifact, files, written.inputs[0], runtime)
     figures = [Figure("instructions", counts.total, "instructions per inference", exact=False)]
     figures += [
-        Figure(f"instructions_{name}", count, LABELS[name], exact=False) for name, count in counts.by_class.items()
+        Figure(f"instructions_{name}", count, LABELS[name], exact=False, detail=True)
+        for name, count in counts.by_class.items()
     ]
     version = f"qemu {emulator.version}, {runtime} {emulator.facts['versions'][runtime]}"
     note = f"executed by an emulated {cpu} in one thread: kernel choice and work, not time"

@@ -85,9 +85,9 @@ def _memory(written: Written, arena: Arena, smallest: int, peak: Sequence[Buffer
     return [
         Figure("arena_bytes", arena.total, "arena in use"),
         Figure("smallest_arena_bytes", smallest, "smallest arena that works: loading takes some for a while"),
-        Figure("arena_head_bytes", arena.head, "of it activations and scratch"),
-        Figure("arena_tail_bytes", arena.tail, "of it structures that stay"),
-        Figure("peak_activation_bytes", alive, "activations alive at once"),
+        Figure("arena_head_bytes", arena.head, "of it activations and scratch", detail=True),
+        Figure("arena_tail_bytes", arena.tail, "of it structures that stay", detail=True),
+        Figure("peak_activation_bytes", alive, "activations alive at once", detail=True),
         Figure("flash_bytes", len(written.content), "model in flash"),
     ]
 

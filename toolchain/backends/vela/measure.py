@@ -116,11 +116,11 @@ def _costs(found: NpuFile) -> tuple[Figure, ...]:
         Figure("cycles", summary.cycles, "cycles of the NPU, estimated"),
         Figure("inference_ms", 1e3 * summary.cycles / summary.clock_hz, "one inference on the NPU, estimated"),
         Figure("sram_bytes", summary.sram_bytes, "SRAM"),
-        Figure("flash_bytes", summary.flash_bytes, "flash"),
-        Figure("dram_bytes", summary.dram_bytes, "DRAM"),
-        Figure("weight_bytes", summary.weight_bytes, "weights before the NPU's encoding"),
-        Figure("encoded_weight_bytes", summary.encoded_weight_bytes, "weights as the NPU reads them"),
-        Figure("compiled_bytes", len(found.content), "the compiled file"),
+        Figure("flash_bytes", summary.flash_bytes, "flash", detail=not summary.flash_bytes),
+        Figure("dram_bytes", summary.dram_bytes, "DRAM", detail=not summary.dram_bytes),
+        Figure("weight_bytes", summary.weight_bytes, "weights before the NPU's encoding", detail=True),
+        Figure("encoded_weight_bytes", summary.encoded_weight_bytes, "weights as the NPU reads them", detail=True),
+        Figure("compiled_bytes", len(found.content), "the compiled file", detail=True),
     )
 
 

@@ -94,6 +94,7 @@ def test_readme_names_every_variable_of_the_makefile():
         "PIP",
         "PEERS",
         "MAKEFILE_LIST",
+        "CURDIR",
         "ARGS",
     }
     assert {v for v in variables if v not in README} == set()

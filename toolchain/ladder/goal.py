@@ -3,8 +3,9 @@
 The shortfall of a figure is how far it misses what is wanted, in units in which one is grave: 10 dB of SQNR, 1 % of
 the samples in another class, 1 point of the score. A goal is met where the largest shortfall is zero.
 
-A share p of n samples in the same class is known to its standard error, sqrt(p (1 - p) / n). Where two networks' shares
-are no further apart than that, SQNR says which is nearer to the goal.
+A share p of n samples in the same class is known to its standard error, sqrt(p (1 - p) / n), the fall of a score to
+that of the jackknife (`ladder.judge`). Where two networks are no further apart than that, SQNR says which is nearer to
+the goal; and a score may fall by no more than what is allowed, less its error.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ _GRAVE_DB, _GRAVE_SHARE, _GRAVE_POINTS = 10.0, 0.01, 1.0
 class Fidelity:
     """How near outputs are to the float reference's: SQNR and balanced SQNR in dB (see `toolchain.fidelity`), the share
     of samples with the same class (None where the outputs are no classes), the points by which the user's metric falls
-    (None without one), and how many samples that was measured on (0: not told)."""
+    (None without one) with its standard error, and how many samples that was measured on (0: not told)."""
 
     sqnr_db: float
     balanced_db: float
     same_class: float | None = None
     score_drop: float | None = None
+    score_error: float = 0.0
     samples: int = 0
 
     def to_plain(self) -> dict[str, Any]:
@@ -56,8 +58,10 @@ class Goal:
         """Whether `found` is nearer to the goal than `before`; whatever meets the goal is nearer than what does not."""
         if self.is_met(found) != self.is_met(before):
             return self.is_met(found)
-        if _cannot_be_told_apart(found, before):
+        if _same_classes(found, before):
             before = replace(before, same_class=found.same_class)
+        if _same_score(found, before):
+            before = replace(before, score_drop=found.score_drop, score_error=found.score_error)
         one, other = self.shortfall(found), self.shortfall(before)
         return one < other or (one == other and found.worse_db > before.worse_db)
 
@@ -70,7 +74,7 @@ class Goal:
         if found.same_class is not None and self.least_same_class is not None and found.score_drop is None:
             yield (self.least_same_class - found.same_class) / _GRAVE_SHARE
         if found.score_drop is not None and self.score_drop is not None:
-            yield (found.score_drop - self.score_drop) / _GRAVE_POINTS
+            yield (found.score_drop + found.score_error - self.score_drop) / _GRAVE_POINTS
 
     @property
     def least_same_class(self) -> float | None:
@@ -88,7 +92,7 @@ class Goal:
         return ", ".join(parts) or "none"
 
 
-def _cannot_be_told_apart(one: Fidelity, other: Fidelity) -> bool:
+def _same_classes(one: Fidelity, other: Fidelity) -> bool:
     """Whether shares of the same class differ by no more than one standard error."""
     if one.same_class is None or other.same_class is None or not other.samples:
         return False
@@ -96,3 +100,10 @@ def _cannot_be_told_apart(one: Fidelity, other: Fidelity) -> bool:
     # of no error seen among n, at most one is likely
     error = max(sqrt(share * (1 - share) / other.samples), 1 / other.samples)
     return abs(one.same_class - share) <= error + 1e-9
+
+
+def _same_score(one: Fidelity, other: Fidelity) -> bool:
+    """Whether scores fall by amounts that differ by no more than one standard error."""
+    if one.score_drop is None or other.score_drop is None:
+        return False
+    return abs(one.score_drop - other.score_drop) <= max(one.score_error, other.score_error)

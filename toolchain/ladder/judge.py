@@ -1,7 +1,9 @@
 """Judges quantized graphs on the samples a stage has, as the files that would be deployed and in simulation.
 
 The figure that counts is that of the files in their runtimes: the worst of them. The simulation runs on the first few
-samples and is only there to show that it says the same.
+samples and is only there to show that it says the same. What a score falls by has the standard error of the jackknife,
+
+    e^2 = (g - 1) / g  sum_i (f_i - mean f)^2        f_i: the fall on all samples but those of part i of g
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import isfinite
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from toolchain.diagnosis.isolation import QuantizedNodes
 from toolchain.engine.run import predict, runnable_batches
 from toolchain.engine.threads import one_thread
-from toolchain.errors import UnsupportedError
+from toolchain.errors import OptionError, UnsupportedError
 from toolchain.fidelity import Comparison, Metric
 from toolchain.formats.artifact import Format, Runner
 from toolchain.formats.onnx import OnnxRunner, write_onnx
@@ -29,6 +31,7 @@ from toolchain.quantization import QuantizedGraph, dequantize_outputs, quantize_
 from toolchain.samples import SampleSet
 
 MOST_SAMPLES, SIMULATED_SAMPLES = 256, 24
+JACKKNIFE_PARTS = 8
 
 
 @dataclass(frozen=True)
@@ -141,18 +144,50 @@ class Judge:
         if (metric := self.metric) is None:
             return found
         labels = np.concatenate(self._labels[part]) if len(self._labels) == len(self._targets) else None
-        drop = 100 * (_score(metric, targets, labels) - _score(metric, outputs, labels))
-        return replace(found, score_drop=drop) if isfinite(drop) else found
+        fall = _Fall(metric, _columns(targets), _columns(outputs), labels)
+        points = fall.points(slice(None))
+        return replace(found, score_drop=points, score_error=fall.error()) if isfinite(points) else found
 
     def _batches(self) -> Iterator[Any]:
         most = -(-MOST_SAMPLES // self.samples.batch_size)
         return islice(self.samples.calibration(), most)
 
 
-def _score(metric: Metric, outputs: Sequence[Sequence[np.ndarray]], labels: np.ndarray | None) -> float:
-    columns = [np.concatenate(column) for column in zip(*outputs, strict=True)]
-    spec = getattr(metric, "__name__", "metric")
-    return float(call_user_function(metric, columns, labels, what="metric", spec=spec))
+@dataclass(frozen=True)
+class _Fall:
+    """By how much a user's metric falls from the reference's outputs to others, (N, ...) each."""
+
+    metric: Metric
+    targets: list[np.ndarray]
+    outputs: list[np.ndarray]
+    labels: np.ndarray | None
+
+    def points(self, kept: slice | np.ndarray) -> float:
+        """On the samples that are kept."""
+        labels = None if self.labels is None else self.labels[kept]
+        spec = getattr(self.metric, "__name__", "metric")
+        scores = (
+            float(call_user_function(self.metric, [c[kept] for c in columns], labels, what="metric", spec=spec))
+            for columns in (self.targets, self.outputs)
+        )
+        return 100 * (next(scores) - next(scores))
+
+    def error(self) -> float:
+        """Standard error; 0 where the metric says nothing of some samples alone."""
+        places = np.arange(len(self.targets[0])) % JACKKNIFE_PARTS
+        parts = int(places.max()) + 1
+        if parts < 2:
+            return 0.0
+        try:
+            falls = np.array([self.points(places != part) for part in range(parts)])
+        except OptionError:
+            return 0.0
+        error = sqrt((parts - 1) / parts * float(np.sum((falls - falls.mean()) ** 2)))
+        return error if isfinite(error) else 0.0
+
+
+def _columns(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
 
 def _runner(kind: Format, model: QuantizedGraph) -> Runner:

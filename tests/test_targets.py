@@ -1,4 +1,4 @@
-"""Targets and device profiles that extend another: tables are joined, everything else replaced, errors name the file."""
+"""Targets and device profiles that extend another: tables are joined, the rest replaced, errors name the file."""
 
 from __future__ import annotations
 
@@ -90,7 +90,6 @@ def test_facts_of_processors():
     found = {name: load_profile(load_target(name)[0].device) for name in CPUS}
     dot_products = {name: profile.compute.int8_dot_product for name, profile in found.items()}
     assert dot_products == {name: name != "raspberry-pi-4" for name in CPUS}
-    halves = {name: "float16" in profile.quantization.formats for name, profile in found.items()}
-    assert halves == dot_products, "of these, the core without dot products is the one without float16 arithmetic"
+    assert all("float16" in profile.quantization.formats for profile in found.values())
     rates = {name: profile.compute.int8_macs_per_cycle for name, profile in found.items()}
     assert rates == {"raspberry-pi-4": 8, "raspberry-pi-5": 32, "android-arm64": 16, "x86-64": 64}

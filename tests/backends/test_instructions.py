@@ -10,9 +10,10 @@ import pytest
 from tests.devices.conftest import deployed
 from tests.devices.emulator.fake_machine import make_machine
 from toolchain.backends.backend import Written
-from toolchain.backends.instructions import EMULATOR, LABELS
+from toolchain.backends.instructions import EMULATOR, LABELS, SWITCH
 from toolchain.devices.emulator import find_emulator, set_up
 from toolchain.devices.emulator.counting import CLASSES
+from toolchain.devices.golden import describe_file
 from toolchain.devices.ways.here import cache_folder
 from toolchain.errors import DeviceError
 from toolchain.profiles import load_profile
@@ -20,7 +21,8 @@ from toolchain.profiles import load_profile
 
 def written(name: str = "model.tflite") -> Written:
     given = deployed()
-    inputs = np.zeros((1, 8, 8, 2) if name.endswith("tflite") else (1, 2, 8, 8), np.int8)
+    dtype = describe_file(name, given.files[name])["inputs"][0]["dtype"]
+    inputs = np.zeros((1, 8, 8, 2) if name.endswith("tflite") else (1, 2, 8, 8), dtype)
     return Written(name, given.files[name], given.model, ((inputs,),), ((),))
 
 
@@ -34,6 +36,7 @@ def test_it_serves_both_files_of_devices_with_an_emulated_cpu():
 
 
 def test_what_is_missing_is_one_line_with_what_is_done_without(tmp_path, monkeypatch):
+    monkeypatch.delenv(SWITCH)
     machine = make_machine(tmp_path, monkeypatch)
     without = "(without it executed instructions are not counted)"
     line = str(EMULATOR.missing())
@@ -45,6 +48,11 @@ def test_what_is_missing_is_one_line_with_what_is_done_without(tmp_path, monkeyp
     missing = str(EMULATOR.missing())
     assert "\n" not in missing and "apt-get install qemu-user; then make emulator" in missing
     assert without in missing
+
+
+def test_it_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv(SWITCH, "0")
+    assert EMULATOR.missing() == "executed instructions are not counted: TOOLCHAIN_COUNT=0"
 
 
 def test_an_emulator_that_went_meanwhile_is_one_error(tmp_path, monkeypatch):

@@ -15,12 +15,12 @@ import signal
 import socket
 import socketserver
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import NoReturn
 
 INPUT, OUTPUT, ERROR, EXIT, END_OF_INPUT = range(5)
@@ -33,8 +33,8 @@ class Gone(Exception):
 
 @dataclass
 class Phone:
-    """`temporary` is what mktemp uses there, `path` where commands are; `sent` counts bytes that came, `room` those there
-    is room for; `during` is called with every piece that comes, and may wait, or raise Gone."""
+    """`temporary` is what mktemp uses there, `path` where commands are; `sent` counts bytes that came, `room` those
+    there is room for; `during` is called with every piece that comes, and may wait, or raise Gone."""
 
     temporary: Path
     state: str = "device"
@@ -136,8 +136,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 def _run(connection: socket.socket, phone: Phone, command: str) -> None:
     """A command of the shell, its streams in packets."""
     env = {**os.environ, "TMPDIR": str(phone.temporary), "PATH": phone.path}
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    child = subprocess.Popen(["/bin/sh", "-c", command], env=env, start_new_session=True, **pipes)  # type: ignore[call-overload]
+    child = Popen(["/bin/sh", "-c", command], stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env, start_new_session=True)
     sending = threading.Lock()
 
     def pass_on(kind: int, stream) -> None:
@@ -162,10 +161,8 @@ def _run(connection: socket.socket, phone: Phone, command: str) -> None:
                 child.send_signal(signal.SIGHUP)
                 child.stdin.close()
 
-    readers = [
-        threading.Thread(target=pass_on, args=given, daemon=True)
-        for given in ((OUTPUT, child.stdout), (ERROR, child.stderr))
-    ]
+    streams = ((OUTPUT, child.stdout), (ERROR, child.stderr))
+    readers = [threading.Thread(target=pass_on, args=given, daemon=True) for given in streams]
     threading.Thread(target=take_in, daemon=True).start()
     for reader in readers:
         reader.start()

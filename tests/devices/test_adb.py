@@ -147,7 +147,7 @@ def test_a_phone_that_is_unplugged_in_the_middle(made, server, phone, scratch, t
 
 def test_a_full_phone_is_one_error(made, phone, scratch):
     phone.room = 20_000
-    with pytest.raises(DeviceError, match="did not arrive in 2 tries: sending fails: .*No space left") as caught:
+    with pytest.raises(DeviceError, match=r"did not arrive in 2 tries: sending fails: .*No space left") as caught:
         validate_on(read_bundle(made), WAYS["adb"], options())
     assert "\n" not in caught.value.what
     assert left(phone) == [] and list(scratch.iterdir()) == []
@@ -157,7 +157,7 @@ def test_a_transfer_that_stalls_is_one_error(made, phone, scratch):
     ended = threading.Event()
     phone.during = lambda _: ended.wait(20) and None
     try:
-        with pytest.raises(DeviceError, match="did not arrive in 2 tries: sending to .* took longer"):
+        with pytest.raises(DeviceError, match=r"did not arrive in 2 tries: sending to .* took longer"):
             validate_on(read_bundle(made), WAYS["adb"], options(replace(QUICK, stall=0.3)))
     finally:
         ended.set()

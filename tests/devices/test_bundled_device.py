@@ -10,7 +10,7 @@ import pytest
 from toolchain.devices import bundled_device as module
 from toolchain.devices.bundled_device import BundledDevice, bundled_device, choose_way, device_provenance, runtimes_of
 from toolchain.devices.reading import read_bundle
-from toolchain.devices.ways import WAYS, WayKind
+from toolchain.devices.ways import WAYS, Options, WayKind
 from toolchain.devices.ways.here import host_requirements
 from toolchain.errors import OptionError
 from toolchain.knowledge import shipped_names
@@ -46,25 +46,33 @@ def test_the_first_way_that_is_ready_is_taken(ready):
     board = BundledDevice("board", ("emulator", "here", "ssh"))
     told: list[str] = []
     ready()
-    assert choose_way(None, None, board, told.append).name == "emulator" and told == []
+    assert choose_way(None, Options(tell=told.append), board).name == "emulator" and told == []
     ready(emulator="qemu: apt-get install qemu-user")
-    assert choose_way(None, None, board, told.append).name == "here"
+    assert choose_way(None, Options(tell=told.append), board).name == "here"
     assert told == ["not by emulator, which misses qemu: apt-get install qemu-user"]
 
 
 def test_who_names_a_host_wants_the_way_there(ready):
     ready()
-    assert choose_way(None, "pi@board", BundledDevice("board", ("emulator", "here", "ssh"))).name == "ssh"
-    assert choose_way(None, "R58M", BundledDevice("phone", ("emulator", "here", "adb"))).name == "adb"
-    assert choose_way(None, "board", BundledDevice()).name == "ssh"
-    assert choose_way("adb", "R58M", BundledDevice()).name == "adb"
+    assert choose_way(None, Options(host="pi@board"), BundledDevice("board", ("emulator", "here", "ssh"))).name == "ssh"
+    assert choose_way(None, Options(host="R58M"), BundledDevice("phone", ("emulator", "here", "adb"))).name == "adb"
+    assert choose_way(None, Options(host="board"), BundledDevice()).name == "ssh"
+    assert choose_way("adb", Options(host="R58M"), BundledDevice()).name == "adb"
+
+
+def test_who_names_an_interpreter_or_a_cpu_wants_it(ready):
+    ready()
+    board = BundledDevice("board", ("emulator", "here", "ssh"))
+    assert choose_way(None, Options(python="/usr/bin/python3"), board).name == "here"
+    assert choose_way(None, Options(cpu="cortex-a53"), BundledDevice()).name == "emulator"
+    assert choose_way(None, Options(host="pi@board", python="python3.11"), board).name == "ssh"
 
 
 def test_a_way_that_there_is_not_is_an_error(ready):
     ready()
     with pytest.raises(OptionError, match="no way 'pigeon'"):
-        choose_way("pigeon", None, BundledDevice())
-    assert choose_way(None, None, BundledDevice("new", ("carrier",))).name == "here"
+        choose_way("pigeon", Options(), BundledDevice())
+    assert choose_way(None, Options(), BundledDevice("new", ("carrier",))).name == "here"
 
 
 @pytest.mark.parametrize("odd", [{}, {"device": 3, "ways": "ssh", "note": []}, {"ways": [None, 1]}, {"ways": []}])
@@ -78,5 +86,6 @@ def test_the_fresh_venv_gets_the_runtimes_that_the_bundle_expects(made):
     names = [line.partition("==")[0] for line in host_requirements(runtimes_of(bundle))]
     assert names == ["numpy", "onnxruntime", "ai-edge-litert"]
     assert "of-nowhere==1.2" in host_requirements({"of-nowhere": "1.2"})
-    strange = [replace(bundle.artifacts[0], runtime=r, version=v) for r, v in (("evil", "1"), ("onnxruntime", "1 --pre"))]
-    assert runtimes_of(replace(bundle, artifacts=tuple(strange))) == {}
+    for runtime, version in (("evil", "1"), ("onnxruntime", "1 --pre")):
+        strange = replace(bundle.artifacts[0], runtime=runtime, version=version)
+        assert runtimes_of(replace(bundle, artifacts=(strange,))) == {}

@@ -105,7 +105,8 @@ def test_an_older_runtime_is_within_a_step_an_op(tmp_path):
     shapes = {"k": (4, 4, 3, 3), "l": (4, 4, 1, 1)}
     graph = parse_graph(RESIDUAL, {n: random.standard_normal(s).astype(np.float32) / 3 for n, s in shapes.items()})
     model = assign_params(graph, dict.fromkeys(graph.activations, (-4.0, 4.0)), Scheme(), Structure())
-    given = deployed(files={"model.tflite": write_tflite(model)}, model=model, samples=samples_of(graph, shape=(1, 4, 8, 8)))
+    samples = samples_of(graph, shape=(1, 4, 8, 8))
+    given = deployed(files={"model.tflite": write_tflite(model)}, model=model, samples=samples)
     bundle = read_bundle(write_bundle(tmp_path / "bundle", given))
     out = tmp_path / "results.json"
     command = [str(OLD), str(bundle.folder / "run_bundle.py"), "--tensors", "--runs", "0", "--out", str(out)]

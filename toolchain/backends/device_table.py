@@ -1,4 +1,4 @@
-"""What `toolchain devices` and `toolchain targets` print: targets and devices, what leads there, what is missing here."""
+"""What `toolchain devices` and `toolchain targets` print: targets, devices, what leads there, what is missing here."""
 
 from __future__ import annotations
 

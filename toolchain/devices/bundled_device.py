@@ -6,13 +6,13 @@ It is written into the manifest's provenance; a bundle that says nothing of it i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from toolchain.devices import run_bundle
 from toolchain.devices.reading import Bundle
-from toolchain.devices.ways import WAYS, WayKind
+from toolchain.devices.ways import WAYS, Options, WayKind
 from toolchain.errors import OptionError
 from toolchain.profiles import DeviceProfile
 from toolchain.targets import Target
@@ -61,24 +61,24 @@ def bundled_device(provenance: Mapping[str, Any]) -> BundledDevice:
     )
 
 
-def choose_way(
-    wanted: str | None, host: str | None, device: BundledDevice, tell: Callable[[str], None] = lambda _: None
-) -> WayKind:
-    """The way that is `wanted`; else the first of the device's ways that is ready, and that leads to `host` where one
-    is named. Raises OptionError where there is no such way."""
+def choose_way(wanted: str | None, options: Options, device: BundledDevice) -> WayKind:
+    """The way that is `wanted`, or that an option is of: a host, a CPU to emulate, an interpreter of this machine; else
+    the first of the device's ways that is ready. Raises OptionError where there is no such way."""
     if wanted is not None:
         if wanted not in WAYS:
             raise OptionError(f"there is no way {wanted!r} to a device", hint=f"choose {' or '.join(WAYS)}")
         return WAYS[wanted]
     fitting = [WAYS[name] for name in device.ways if name in WAYS]
-    if host is not None:
+    if options.host is not None:
         return next((kind for kind in fitting if kind.to_host), WAYS["ssh"])
+    if options.cpu is not None or options.python is not None:
+        return WAYS["here" if options.cpu is None else "emulator"]
     for kind in fitting:
         missing = kind.missing()
         if missing is None and not kind.to_host:
             return kind
         if missing is not None:
-            tell(f"not by {kind.name}, which misses {missing}")
+            options.tell(f"not by {kind.name}, which misses {missing}")
     return WAYS["here"]
 
 

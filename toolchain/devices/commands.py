@@ -66,10 +66,10 @@ def _validated(bundle: Bundle, way: str | None, given: Options, runtimes: tuple[
     from toolchain.devices.ways.emulator import with_recorded_cpu
     from toolchain.devices.ways.here import host_requirements
 
-    tell = _telling()
-    kind = choose_way(way, given.host, bundled_device(bundle.provenance), tell)
-    options = replace(given, tell=tell, requirements=host_requirements(runtimes_of(bundle)))
-    return validate_on(bundle, kind, with_recorded_cpu(options, bundle.provenance), runtimes=runtimes, tell=tell)
+    options = replace(given, tell=_telling(), requirements=host_requirements(runtimes_of(bundle)))
+    kind = choose_way(way, options, bundled_device(bundle.provenance))
+    options = with_recorded_cpu(options, bundle.provenance)
+    return validate_on(bundle, kind, options, runtimes=runtimes, tell=options.tell)
 
 
 def _words(text: str) -> tuple[str, ...]:

@@ -33,9 +33,9 @@ from toolchain.quantization.ranges import Ranges, range_of
 from toolchain.quantization.scheme import NUMBERS, Granularity, NumberFormat, Scheme
 
 _BIAS_HEADROOM = 2.0**30  # half of int32: the other half is for the products the bias is added to
-_SMALLEST_MULTIPLIER = 2.0**-24
+_SMALLEST_MULTIPLIER = 2.0**-23
 """Of s_in s_w / s_out. With a smaller one the products are lost in the rounding of the result, its bias takes all of
-int32, and kernels go wrong: depthwise convolutions on Hexagon v68 and v69 give 255."""
+int32, and kernels go wrong: below 2^-24 depthwise convolutions on Hexagon v68 and v69 saturate."""
 _SCALE_SPREAD = 2.0**-20  # a channel smaller than this beside its tensor's largest is rounded to zero
 
 _NO_INT4_KERNEL = frozenset({Op.CONV_TRANSPOSE2D})

@@ -65,6 +65,24 @@ def test_a_float_group_stays_whole():
     assert onnx.TensorProto.FLOAT not in types.values()
 
 
+def test_a_pointwise_depthwise_kernel_is_widened_with_zeros():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4).eval(), nn.Conv2d(4, 4, 1, groups=4))
+    given = written(module, normal(1, 3, 6, 6))
+    cut = cut_file(given.content)
+    kernels = [
+        list(attribute.ints)
+        for node in onnx.load_from_string(cut.parts).graph.node
+        for attribute in node.attribute
+        if attribute.name == "kernel_shape"
+    ]
+    assert kernels == [[3, 3]] * 3
+    feeds = dict(zip(given.model.graph.input_names, given.inputs[0], strict=True))
+    whole = run(cut.whole, feeds)
+    parts = run(cut.parts, feeds | {port: whole[name] for port, name in cut.given.items()})
+    for name in cut.tensors:
+        np.testing.assert_array_equal(whole[name], parts[name])
+
+
 def test_a_damaged_file_is_refused():
     with pytest.raises(UnsupportedError):
         cut_file(b"no file")

@@ -21,9 +21,9 @@ def find(module, *inputs, socs=("SM8650",)):
     return QNN.find(traced(module, *inputs), profile_of(*socs))
 
 
-def test_old_compilers_lack_memory_for_a_pointwise_depthwise_convolution():
+def test_old_compilers_may_lack_memory_for_a_pointwise_depthwise_convolution():
     (found,) = find(BEHIND_A_RELU, IMAGE, socs=("SM8450", "SM8650", "SM8475"))
-    assert found.blocks and "for SM8450, SM8475" in found.why
+    assert not found.blocks and "for SM8450, SM8475" in found.why
     assert find(BEHIND_A_RELU, IMAGE, socs=("SM8550", "SM8650")) == ()
 
 

@@ -93,8 +93,8 @@ def test_what_the_profiles_list_runs_and_is_exact(results, case):
     content, parsed, is_float, given = file_of(case)
     found = results[case]
     runs = not isinstance(found, str)
-    # known before it runs
-    assert bool(refusals(parsed)) is not runs, found
+    # known before it runs; what only reads the wrong pixels runs
+    assert bool(refusals(parsed)) is (not runs or case in DRIFTING), found
     if op_of(case) in LISTED and case not in INT64:
         assert runs and not is_float
     elif runs:

@@ -13,9 +13,10 @@ from tests.backends.tflite_micro.micro_networks import (
     needs_micro,
     written,
 )
+from tests.ops.harness import quantized
 from toolchain.backends import BACKENDS, backend_findings
 from toolchain.backends.tflite_micro.interpreter import run
-from toolchain.backends.tflite_micro.kernels import refusals
+from toolchain.backends.tflite_micro.kernels import graph_findings, refusals
 from toolchain.backends.tflite_micro.reference import agreement
 from toolchain.errors import UnsupportedError
 from toolchain.formats.artifact import SparseWeights
@@ -108,6 +109,21 @@ def test_the_profiles_take_static_int8_files_only(name):
     for numbers in set(NumberFormat) - {NumberFormat.W8A8, NumberFormat.W8A8_PER_TENSOR}:
         with pytest.raises(UnsupportedError, match="has no kernels for"):
             check_numbers(numbers, profile, name)
+
+
+@pytest.mark.parametrize(("size", "corners", "drifts"), [((14, 12), False, False), ((10, 3), False, True),
+                                                         ((13, 11), True, False), ((12, 11), True, True)])  # fmt: skip
+def test_resizes_that_read_between_the_wrong_pixels_are_found_in_graph_and_file(size, corners, drifts):
+    text = f"""
+input x: float32[1,4,7,6]
+y = resize(x) size=({size[0]},{size[1]}) mode=bilinear align_corners={corners}
+output y
+"""
+    graph = parse_graph(text)
+    found = list(graph_findings(graph))
+    model = quantized(graph, *drawn(1, 4, 7, 6, count=1))
+    assert bool(found) is bool(refusals(parse(write_tflite(model)))) is drifts
+    assert all(finding.blocks and "2, 4 or 8 times" in finding.instead for finding in found)
 
 
 @needs_micro

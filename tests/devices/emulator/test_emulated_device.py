@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.devices.conftest import deployed
+from toolchain.devices import run_bundle
 from toolchain.devices.emulator import CPUS
 from toolchain.devices.emulator.counting import CLASSES, Counts, count_inference
 from toolchain.devices.emulator.cpus import CORES
@@ -91,6 +92,16 @@ def test_counts_repeat_and_show_the_kernels(emulator, name, runtime):
     # only the newer CPU has dot products; the other multiplies and adds in their place
     assert first.by_class["dot"] > 0 == older.by_class["dot"] and older.by_class["multiply_add"] > 0
     assert older.total > first.total
+
+
+@pytest.mark.slow
+def test_counts_of_more_than_one_thread_are_refused(emulator, tmp_path, monkeypatch):
+    busy = "\nthreading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()\n"
+    runner = tmp_path / "run_bundle.py"
+    runner.write_text(Path(run_bundle.__file__).read_text() + busy)
+    monkeypatch.setattr(run_bundle, "__file__", str(runner))
+    with pytest.raises(DeviceError, match=r"other threads ran \d+% as long"):
+        counted(emulator, "cortex-a76", "model.tflite", "ai-edge-litert")
 
 
 def test_what_does_not_run_is_one_error(emulator):

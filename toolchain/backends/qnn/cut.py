@@ -3,7 +3,9 @@ becomes an output, and what reads it reads an input instead,
 
     q1 -> op a -> q2 -> op b -> q3    becomes    q1 -> op a -> q2,   q2/given -> op b -> q3
 
-A deviation of one op then reaches no other. A group of ops in float between two integer tensors stays whole.
+A deviation of one op then reaches no other. A group of ops in float between two integer tensors stays whole. Kernels
+of depthwise 1x1 convolutions are written as 3x3 with zeros around, which is the same arithmetic: alone, the compiler
+for old SoCs has no memory for them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnx import ModelProto, TensorProto, ValueInfoProto, shape_inference
+import numpy as np
+from onnx import ModelProto, TensorProto, ValueInfoProto, numpy_helper, shape_inference
 
 from toolchain.errors import UnsupportedError
 from toolchain.formats.onnx.reader import parse_onnx
@@ -45,7 +48,28 @@ def cut_file(content: bytes) -> Cut:
     given = {_free(f"{name}/given", read | set(made)): name for name in made if name in values and name in read}
     whole_bytes = whole.SerializeToString()
     _read_given(whole, {name: port for port, name in given.items()}, values)
+    _widen_pointwise(whole)
     return Cut(whole_bytes, whole.SerializeToString(), (*inner, *ends_made), given)
+
+
+def _widen_pointwise(proto: ModelProto) -> None:
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    makers = {node.output[0]: node for node in proto.graph.node}
+    for node in proto.graph.node:
+        options = {attribute.name: attribute for attribute in node.attribute}
+        maker = makers.get(node.input[1]) if node.op_type == "Conv" else None
+        if maker is None or options["group"].i == 1 or list(options["kernel_shape"].ints) != [1, 1]:
+            continue
+        tensor = constants.get(maker.input[0])
+        if tensor is not None and list(tensor.dims[1:]) == [1, 1, 1]:
+            wide = np.pad(numpy_helper.to_array(tensor), ((0, 0), (0, 0), (1, 1), (1, 1)))
+            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+        if tensor is not None and list(tensor.dims[1:]) == [1, 3, 3]:  # or another reader has widened it
+            del options["kernel_shape"].ints[:]
+            options["kernel_shape"].ints.extend([3, 3])
+            pads = [pad + 1 for pad in options["pads"].ints]
+            del options["pads"].ints[:]
+            options["pads"].ints.extend(pads)
 
 
 def _described(proto: ModelProto) -> dict[str, ValueInfoProto]:

@@ -14,7 +14,8 @@ from toolchain.profiles.backends import HTP_SOCS
 
 _MOST_AXES = 5
 _LAST_WITHOUT_POINTWISE_DEPTHWISE = 69
-"""The last architecture whose compiler runs out of memory over a depthwise convolution of 1x1."""
+"""The last architecture whose compiler may run out of memory over a depthwise convolution of 1x1: it does where it
+joins the layer to no other."""
 
 
 def find(graph: Graph, profile: DeviceProfile) -> tuple[Finding, ...]:
@@ -35,6 +36,6 @@ def _node_findings(graph: Graph, node: Node, socs: Sequence[str]) -> Iterator[Fi
     if node.op is Op.DEPTHWISE_CONV2D and set(graph.types[node.inputs[1]].shape[2:]) == {1}:
         old = [soc for soc in socs if HTP_SOCS[soc].htp_arch <= _LAST_WITHOUT_POINTWISE_DEPTHWISE]
         if old:
-            why = f"QNN's compiler runs out of memory over a depthwise 1x1 convolution for {', '.join(old)}"
+            why = f"over some depthwise 1x1 convolutions QNN's compiler for {', '.join(old)} runs out of memory"
             instead = "a batch norm right behind a convolution, where it folds away, or a profile of newer SoCs"
-            yield Finding(label, why, node.source, dtype, instead)
+            yield Finding(label, why, node.source, dtype, instead, blocks=False)

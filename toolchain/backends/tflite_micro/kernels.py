@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from toolchain.formats.tflite.defects import known_defects, resize_drifts
 from toolchain.formats.tflite.micro import KERNELS
 from toolchain.formats.tflite.parse import Operator, ParsedModel
 from toolchain.graph import DType, Finding, Graph, Node, Op
@@ -30,6 +31,9 @@ _INSTEAD = {
 }
 
 
+_RESIZE = "a size 2, 4 or 8 times as large, or mode nearest"
+
+
 @dataclass(frozen=True)
 class Refusal:
     """An operator that tflite-micro does not take, or silently computes something else for."""
@@ -40,12 +44,15 @@ class Refusal:
     instead: str = ""
 
     def __str__(self) -> str:
-        return f"{self.operator} {self.name}: {self.why}{f'; instead: {self.instead}' if self.instead else ''}"
+        which = f"{self.operator} {self.name}".strip()
+        return f"{which}: {self.why}{f'; instead: {self.instead}' if self.instead else ''}"
 
 
 def refusals(model: ParsedModel) -> tuple[Refusal, ...]:
-    """Everything in the file that tflite-micro has no kernel for."""
-    return tuple(found for operator in model.operators for found in _refused(model, operator))
+    """Everything in the file that tflite-micro has no kernel for, or computes something else for."""
+    defects = known_defects(model, "builtin", "ai_edge_litert")  # the same resize is compiled into both
+    wrong = [Refusal("RESIZE_BILINEAR", "", defect.removeprefix("RESIZE_BILINEAR "), _RESIZE) for defect in defects]
+    return (*(found for operator in model.operators for found in _refused(model, operator)), *wrong)
 
 
 def _refused(model: ParsedModel, operator: Operator) -> Iterator[Refusal]:
@@ -91,8 +98,14 @@ _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 
 
 def graph_findings(graph: Graph) -> Iterator[Finding]:
-    """What of a graph its file will be refused for, which a profile's lists of ops do not say: indices of int64."""
+    """What of a graph its file will be refused for, which a profile's lists of ops do not say: indices of int64, and
+    sizes that int8 resizes drift on the way to."""
     for node in graph.nodes:
+        if node.op is Op.RESIZE and node["mode"] != "nearest":
+            before, after = (graph.types[name].shape[2:] for name in (node.inputs[0], node.output))
+            if resize_drifts(before, after, int(node["align_corners"])):
+                why = f"to {after[0]} x {after[1]} its int8 kernel reads between the wrong pixels"
+                yield Finding(f"{node.op} {node.name}", why, node.source, "int8", _RESIZE)
         if node.op in (Op.GATHER, Op.GATHER_ELEMENTS) and _reads_int64(graph, node):
             dtype = graph.types[node.output].dtype.value
             yield Finding(f"{node.op} {node.name}", _INT64["GATHER"], node.source, dtype, _INSTEAD["GATHER"])

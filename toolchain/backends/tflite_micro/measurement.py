@@ -157,7 +157,7 @@ def _with_tables(
         notes.append(f"{name} is not made: its arena of {again.arena.total:,} bytes is more than the device's RAM")
     else:
         files[name] = content
-        label = f"{len(tables)} weights as lookup tables"
+        label = f"{len(tables)} weight{'s' * (len(tables) > 1)} as lookup tables"
         return [
             Figure("lut_flash_bytes", len(content), f"in flash with {label}"),
             Figure("lut_arena_bytes", again.arena.total, f"arena with {label}"),

@@ -4,7 +4,7 @@
     get     adb pull
 
 The rest is `ways.shell`, by `adb shell`: shell protocol 2 (Android 7 and later) passes standard input and exit codes.
-Python is looked for in the shell's PATH and where Termux keeps its own.
+Python is looked for in the shell's PATH and where Termux keeps its own, which the shell may run on rooted phones only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _END: Final = "toolchain: end"
 
 _TEMPORARY: Final = "/data/local/tmp"
 _PYTHONS: Final = ("python3", "/data/data/com.termux/files/usr/bin/python3")
-_INSTALL: Final = "install Termux, and there: pkg install python python-numpy; or name an interpreter: --python"
+_NO_PYTHON: Final = (
+    "--python names one that the adb shell may run: below /data/local/tmp, or Termux's on a rooted phone; without one, "
+    "run run_bundle.py inside Termux and judge its results.json here"
+)
 _CURES: Final = {
     "unauthorized": "unlock the phone and allow debugging by this computer",
     "authorizing": "unlock the phone and allow debugging by this computer",
@@ -96,7 +99,7 @@ class Adb(ShellWay):
             self.limits.step, f"looking for Python on {self.host}"
         )
         if self.reached(ran).out.strip() not in _PYTHONS:
-            raise DeviceError(f"no Python on {self.host}", where=self.host, hint=_INSTALL)
+            raise DeviceError(f"no Python on {self.host}", where=self.host, hint=_NO_PYTHON)
         return ran.out.strip()
 
 

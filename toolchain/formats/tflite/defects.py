@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from toolchain.formats.tflite.parse import Operator, ParsedModel
 from toolchain.graph import DType
 
@@ -33,10 +35,15 @@ def _drifting_resizes(model: ParsedModel) -> list[tuple[int, ...]]:
         if operator.name == "RESIZE_BILINEAR" and source.dtype is DType.INT8:
             # version 3 is that of half pixels, the versions before align corners or the first pixels
             corner = 0 if operator.version >= 3 else 1
-            pairs = zip(source.shape[1:3], result.shape[1:3], strict=True)
-            if any(n > 1 and ((m - corner) << 10) % (n - corner) for m, n in pairs):
+            if resize_drifts(source.shape[1:3], result.shape[1:3], corner):
                 found.append(result.shape[1:3])
     return found
+
+
+def resize_drifts(before: Sequence[int], after: Sequence[int], corner: int) -> bool:
+    """Whether the step between pixels of an int8 resize from height and width `before` to `after` is no multiple of
+    2^-10; `corner` is 1 where corners are aligned."""
+    return any(n > 1 and ((m - corner) << 10) % (n - corner) for m, n in zip(before, after, strict=True))
 
 
 def _long_softmaxes(model: ParsedModel) -> list[int]:

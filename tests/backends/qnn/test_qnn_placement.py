@@ -74,6 +74,11 @@ def test_an_op_that_becomes_several_is_on_the_npu_where_all_are():
     assert found.nodes_share == 0.5 and found.macs_share == 0.0
 
 
+def test_a_trace_that_names_nothing_of_the_file_is_no_whole_share(two_layers):
+    with pytest.raises(DeviceError, match=r"names none of the 3 ops of model\.onnx"):
+        place(two_layers, trace_of(["x_token_1"], {}), profile_of("SM8650"))
+
+
 def test_a_trace_of_another_form_is_refused(two_layers):
     for trace in ({}, {"unsupported_nodes": [{}], "subgraph_traces": []}, {"unsupported_nodes": None}):
         with pytest.raises(DeviceError, match="trace of ops cannot be read"):

@@ -40,7 +40,7 @@ class Placed:
 
 
 def place(written: Written, trace: Mapping[str, Any], profile: DeviceProfile) -> Placed:
-    """Read a trace of the file. Raises DeviceError where it is none."""
+    """Read a trace of the file. Raises DeviceError where it is none, or names nothing of the file."""
     try:
         refused = {_plain(node["node_name"]): node["reason"] for node in trace["unsupported_nodes"]}
         taken = {_plain(name) for name in _sources(trace)}
@@ -50,9 +50,11 @@ def place(written: Written, trace: Mapping[str, Any], profile: DeviceProfile) ->
     owners = _owners(graph)
     instead = _cures(graph, profile)
     placements, off = [], set()
-    for proto in parse_onnx(written.content).graph.node:
-        if proto.op_type in _CONVERSIONS or (proto.name not in refused and proto.name not in taken):
-            continue
+    ops = [proto for proto in parse_onnx(written.content).graph.node if proto.op_type not in _CONVERSIONS]
+    named = [proto for proto in ops if proto.name in refused or proto.name in taken]
+    if ops and not named:
+        raise DeviceError(f"QNN's trace names none of the {len(ops)} ops of {written.name}")
+    for proto in named:
         owner = _owner(proto, owners)
         if proto.name in refused:
             off.add(owner.output if owner else "")

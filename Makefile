@@ -33,7 +33,8 @@ deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-setup: $(VENV)/deploy.stamp ## make .venv with what deploying needs
+setup: $(VENV)/deploy.stamp ## make .venv with what deploying needs (EXTRAS=npu,mcu,htp: the tools of devices)
+	@$(if $(EXTRAS),$(PIP) -e ".[zoo,$(EXTRAS)]")
 
 deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 DYNAMIC_BATCH=1 JSON=1)
 	@$(BIN)/toolchain deploy $(deploy_options)

@@ -27,6 +27,8 @@ deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) \
 	$(if $(DYNAMIC_BATCH),--dynamic-batch) $(if $(JSON),--json)
 
+with_extras := .[zoo,$(EXTRAS)]
+
 .PHONY: help setup deploy diagnose validate emulator devices test test-slow zoo check bench bench-quantize bench-compress bench-device wheel clean
 .DEFAULT_GOAL := help
 
@@ -34,7 +36,7 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/deploy.stamp ## make .venv with what deploying needs (EXTRAS=npu,mcu,htp: the tools of devices)
-	@$(if $(EXTRAS),$(PIP) -e ".[zoo,$(EXTRAS)]")
+	@$(if $(EXTRAS),$(PIP) -e "$(with_extras)")
 
 deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 DYNAMIC_BATCH=1 JSON=1)
 	@$(BIN)/toolchain deploy $(deploy_options)

@@ -154,5 +154,7 @@ def test_ctrl_c_leaves_nothing_half_written(workspace, deploy_options):
     time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     err = process.stderr.read()
-    assert process.wait(60) == 130 and "Traceback" not in err
+    # Python ends by the signal itself where the interruption passed through a native module that was running Python;
+    # a shell sees 130 either way
+    assert process.wait(60) in (130, -signal.SIGINT) and "Traceback" not in err and "interrupted" in err, err
     assert not list((workspace / "build").glob("arm64/*/model*"))

@@ -59,7 +59,10 @@ def test_what_meets_the_goal_is_nearer_than_what_does_not():
 def test_a_score_is_judged_with_its_error():
     goal = Goal(score_drop=1.0)
     assert goal.is_met(Fidelity(20.0, 20.0, score_drop=0.5, score_error=0.5))
-    assert not goal.is_met(Fidelity(20.0, 20.0, score_drop=0.5, score_error=0.6))
+    assert not goal.is_met(Fidelity(20.0, 20.0, score_drop=0.6, score_error=0.5))
+    # where the samples cannot tell the allowed fall, half of it is kept for the error
+    assert goal.is_met(Fidelity(20.0, 20.0, score_drop=0.5, score_error=9.0))
+    assert not goal.is_met(Fidelity(20.0, 20.0, score_drop=0.6, score_error=9.0))
     # two falls within an error of each other: the nearer outputs win
     before = Fidelity(20.0, 20.0, score_drop=3.0, score_error=1.0)
     assert goal.is_nearer(Fidelity(25.0, 25.0, score_drop=3.8, score_error=1.0), before)

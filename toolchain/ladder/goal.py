@@ -5,7 +5,7 @@ the samples in another class, 1 point of the score. A goal is met where the larg
 
 A share p of n samples in the same class is known to its standard error, sqrt(p (1 - p) / n), the fall of a score to
 that of the jackknife (`ladder.judge`). Where two networks are no further apart than that, SQNR says which is nearer to
-the goal; and a score may fall by no more than what is allowed, less its error.
+the goal; and a score may fall by no more than what is allowed, less its error or half of it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class Goal:
         if found.same_class is not None and self.least_same_class is not None and found.score_drop is None:
             yield (self.least_same_class - found.same_class) / _GRAVE_SHARE
         if found.score_drop is not None and self.score_drop is not None:
-            yield (found.score_drop + found.score_error - self.score_drop) / _GRAVE_POINTS
+            # samples that cannot tell the allowed fall at all would ask for float whatever is done
+            kept = min(found.score_error, 0.5 * self.score_drop)
+            yield (found.score_drop + kept - self.score_drop) / _GRAVE_POINTS
 
     @property
     def least_same_class(self) -> float | None:

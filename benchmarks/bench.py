@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,15 +32,21 @@ PACKAGES = ("torch", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 
 
 def arguments_of() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and pictures")
-    parser.add_argument("--peers", type=Path, default=ROOT / ".venv-peers" / "bin" / "python",
-                        help="python of the venv that holds the peers [.venv-peers/bin/python]")  # fmt: skip
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder [build/bench]")
+    parser = section_parser(__doc__, SECTIONS, "rounds and pictures")
+    parser.set_defaults(peers=ROOT / ".venv-peers" / "bin" / "python")
     arguments = parser.parse_args()
     arguments.only = chosen(parser, arguments.only, SECTIONS)
     return arguments
+
+
+def section_parser(description: str | None, sections: Sequence[str], quick: str) -> argparse.ArgumentParser:
+    """What every benchmark of named sections takes; `quick` says what --quick saves."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", action="append", metavar="SECTION", help=f"of {', '.join(sections)}")
+    parser.add_argument("--quick", action="store_true", help=f"fewer {quick}")
+    parser.add_argument("--peers", type=Path, default=ROOT, help="where the peers' venvs are")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder [build/bench]")
+    return parser
 
 
 def chosen(parser: argparse.ArgumentParser, given: list[str] | None, sections: tuple[str, ...]) -> list[str]:

@@ -13,23 +13,18 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import WIDTH, chosen, machine, report_sections, warn_of_load
-from processes import ROOT
+from bench import WIDTH, chosen, machine, report_sections, section_parser, warn_of_load
 from rich.console import Console
 
 SECTIONS = tuple(sorted(path.stem for path in (Path(__file__).parent / "sections").glob("compress_*.py")))
 
 
 def arguments_of() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer epochs, rounds and networks")
+    parser = section_parser(__doc__, SECTIONS, "epochs, rounds and networks")
     parser.add_argument("--mnist", type=Path, help="npz of MNIST: train_images, train_labels, test_images, test_labels")
     parser.add_argument(
         "--speech", type=Path, help="npz of spoken digits: pcm16 (N, 8000), digit, speaker, index, length"
     )
-    parser.add_argument("--peers", type=Path, default=ROOT, help="folder of the peers' venvs [the project]")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder [build/bench]")
     arguments = parser.parse_args()
     arguments.only = chosen(parser, arguments.only, SECTIONS)
     return arguments

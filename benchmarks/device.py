@@ -11,25 +11,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from bench import WIDTH, chosen, machine, report_sections, warn_of_load
-from processes import ROOT
+from bench import WIDTH, chosen, machine, report_sections, section_parser, warn_of_load
 from rich.console import Console
 
-SECTIONS = tuple(
-    name
-    for name in ("emulated_arm64", "device_npu", "device_mcu", "device_htp")
-    if (Path(__file__).parent / "sections" / f"{name}.py").exists()
-)
+SECTIONS = ("emulated_arm64", "device_npu", "device_mcu", "device_htp")
 
 
 def arguments_of() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
-    parser.add_argument("--quick", action="store_true", help="fewer networks")
-    parser.add_argument("--peers", type=Path, default=ROOT, help="folder of the peers' venvs [the project]")
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder [build/bench]")
+    parser = section_parser(__doc__, SECTIONS, "networks")
     arguments = parser.parse_args()
     arguments.only = chosen(parser, arguments.only, SECTIONS)
     return arguments

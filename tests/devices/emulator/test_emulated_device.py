@@ -96,7 +96,9 @@ def test_counts_repeat_and_show_the_kernels(emulator, name, runtime):
 
 @pytest.mark.slow
 def test_counts_of_more_than_one_thread_are_refused(emulator, tmp_path, monkeypatch):
-    busy = "\nthreading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()\n"
+    # hashing lets go of the interpreter, so that it runs beside an inference of a few milliseconds
+    work = "lambda: [hashlib.sha256(bytes(2**22)) for _ in iter(int, 1)]"
+    busy = f"\nfor _ in range(2): threading.Thread(target={work}, daemon=True).start()\n"
     runner = tmp_path / "run_bundle.py"
     runner.write_text(Path(run_bundle.__file__).read_text() + busy)
     monkeypatch.setattr(run_bundle, "__file__", str(runner))

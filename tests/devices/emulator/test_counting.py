@@ -123,3 +123,12 @@ def test_a_kernel_that_tells_no_times_is_believed():
 def test_other_lines_are_refused(written, printed, words):
     with pytest.raises(DeviceError, match=words):
         read_counts(written, printed)
+
+
+def test_the_least_inference_behind_the_first_counts():
+    one = lines().splitlines(keepends=True)
+    dearer = lines(dot=500)
+    assert read_counts(lines() + dearer + lines(dot=300), ALONE).by_class["dot"] == 300
+    assert read_counts(dearer, ALONE).by_class["dot"] == 500
+    with pytest.raises(DeviceError, match="markers are missing"):
+        read_counts(lines() + one[0], ALONE)

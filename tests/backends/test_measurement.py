@@ -23,8 +23,8 @@ def fake(**changes) -> Backend:
         beside = Placement("softmax", "head", "cpu", "no such table", "leave it out")
         return Measured(written.name, "fake", "1.0", figures, (beside,), {"model.fake": b"compiled"}, ("a note",))
 
-    kept = {"serves": lambda profile, file: file.endswith(".tflite"), "missing": lambda: None, "measure": measure}
-    return Backend("fake", "a compiler", **(kept | changes))
+    kept = {"formats": ("tflite",), "missing": lambda: None, "measure": measure}
+    return Backend("emulator", "a compiler", **(kept | changes))
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_what_a_back_end_finds_is_published_and_told(asked, tmp_path):
     for text in ("1 M", "75 %", "no such table", "leave it out", "a note"):
         assert text in page
     # another deployment there takes away what this one published
-    asked(serves=lambda profile, file: False)
+    asked(formats=())
     deployed(tmp_path)
     assert not (tmp_path / "out/model.fake").exists()
 
@@ -63,7 +63,7 @@ def test_a_missing_tool_and_a_failing_one_are_notes(asked, tmp_path):
 
     asked(measure=fails)
     facts = json.loads((deployed(tmp_path).folder / "report.json").read_text())
-    assert facts["backends"]["notes"] == ["fake on model.tflite: the compiler was killed"]
+    assert facts["backends"]["notes"] == ["emulator on model.tflite: the compiler was killed"]
 
 
 def test_a_file_that_the_compiler_refuses_is_not_published(asked, tmp_path):

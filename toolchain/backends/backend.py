@@ -76,14 +76,21 @@ class Measured:
 
 @dataclass(frozen=True)
 class Backend:
-    """An entry of the table. `serves` says whether a profile names it and it takes the file; `missing` in a line what
-    must be installed and what is done without it, None where nothing is missing; `find` what is known to fall off the
+    """An entry of the table. `name` is that of the profile's table which asks for it, `formats` the suffixes it takes,
+    float files only where it `takes_float`; `missing` says in a line what must be installed and what is done without
+    it, None where nothing is missing; `find` what is known to fall off the
     device before anything is compiled, None where only compiling tells; `measure` compiles or runs one file. It raises
     UnsupportedError where the tool refuses the file, DeviceError where the tool itself fails."""
 
     name: str
     description: str
-    serves: Callable[[DeviceProfile, str], bool] = field(repr=False)
+    formats: tuple[str, ...]
     missing: Callable[[], str | None] = field(repr=False)
     measure: Callable[[Written, DeviceProfile], Measured] = field(repr=False)
     find: Callable[[Graph, DeviceProfile], tuple[Finding, ...]] | None = field(default=None, repr=False)
+    takes_float: bool = False
+
+    def serves(self, profile: DeviceProfile, file: str) -> bool:
+        """Whether the device asks for it and it takes the file."""
+        is_taken = file.rpartition(".")[2] in self.formats and (self.takes_float or ".float." not in file)
+        return is_taken and getattr(profile, self.name) is not None

@@ -33,7 +33,7 @@ def validate(
     host: Annotated[str | None, typer.Option(help="[user@]board[:port] for ssh, a serial number for adb.")] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="Only this runtime; may be repeated.")] = None,
     python: Annotated[str | None, typer.Option(help="The interpreter there [python3, or a fresh venv here].")] = None,
-    ssh: Annotated[str, typer.Option(help="Further options of ssh and scp, as one text.")] = "",
+    ssh: Annotated[str, typer.Option(help="Further options of ssh, as one text.")] = "",
     cpu: Annotated[str | None, typer.Option(help="What is emulated [the bundle's device, else cortex-a76].")] = None,
     seconds: Annotated[float, typer.Option(help="Longest that the bundle may run.", min=1)] = 1800.0,
     as_json: AsJson = False,

@@ -28,11 +28,6 @@ LABELS: Final = {
 """Classes of instructions, to a reader."""
 
 
-def serves(profile: DeviceProfile, file: str) -> bool:
-    """Files with a runtime, of devices whose CPU is emulated."""
-    return profile.emulator is not None and _format(file) in RUNTIMES
-
-
 def missing() -> str | None:
     """What must be set up."""
     from toolchain.devices.emulator import find_emulator, missing_tools
@@ -83,5 +78,10 @@ def _format(file: str) -> str:
 
 
 EMULATOR = Backend(
-    "emulator", "executed instructions per inference, on an emulated 64-bit Arm CPU", serves, missing, measure
+    "emulator",
+    "executed instructions per inference, on an emulated 64-bit Arm CPU",
+    tuple(RUNTIMES),
+    missing,
+    measure,
+    takes_float=True,
 )

@@ -8,10 +8,6 @@ from toolchain.graph import Finding, Graph
 from toolchain.profiles import DeviceProfile
 
 
-def _serves(profile: DeviceProfile, file: str) -> bool:
-    return profile.qnn is not None and file.endswith(".onnx") and ".float." not in file
-
-
 def _missing() -> str | None:
     from toolchain.backends.qnn.compiler import missing
 
@@ -33,7 +29,7 @@ def _find(graph: Graph, profile: DeviceProfile) -> tuple[Finding, ...]:
 QNN = Backend(
     name="qnn",
     description="Qualcomm QNN: compiles an ONNX file for the HTP of a Snapdragon, places every op, emulates it",
-    serves=_serves,
+    formats=("onnx",),
     missing=_missing,
     measure=_measure,
     find=_find,

@@ -16,11 +16,6 @@ from toolchain.profiles import DeviceProfile
 DISTRIBUTION: Final = "tflite-micro"
 
 
-def serves(profile: DeviceProfile, file: str) -> bool:
-    """Integer .tflite files of devices that have the interpreter."""
-    return profile.tflite_micro is not None and file.endswith(".tflite") and ".float." not in file
-
-
 def missing() -> str | None:
     """What must be installed."""
     if find_spec("tflite_micro") is not None:
@@ -48,7 +43,7 @@ def find(graph: Graph, profile: DeviceProfile) -> tuple[Finding, ...]:
 TFLITE_MICRO = Backend(
     "tflite_micro",
     "tflite-micro on this host: arena and flash of a microcontroller, outputs of its kernels",
-    serves,
+    ("tflite",),
     missing,
     measure,
     find,

@@ -8,10 +8,6 @@ from toolchain.graph import Finding, Graph
 from toolchain.profiles import DeviceProfile
 
 
-def _serves(profile: DeviceProfile, file: str) -> bool:
-    return profile.vela is not None and file.endswith(".tflite") and ".float." not in file
-
-
 def _measure(written: Written, profile: DeviceProfile) -> Measured:
     from toolchain.backends.vela.measure import measure
 
@@ -27,7 +23,7 @@ def _find(graph: Graph, profile: DeviceProfile) -> tuple[Finding, ...]:
 VELA = Backend(
     name="vela",
     description="Arm Vela: compiles a TFLite file for Ethos-U, estimates cycles and memory, places every operator",
-    serves=_serves,
+    formats=("tflite",),
     missing=missing,
     measure=_measure,
     find=_find,

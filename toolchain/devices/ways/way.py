@@ -39,7 +39,7 @@ class Limits:
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What a user says of the device. `host` is [user@]name[:port]; `python` what runs there; `ssh` further arguments
-    of ssh and scp; `requirements` what the fresh venv of this machine gets; `cpu` what is emulated. `tell` is given
+    of ssh; `requirements` what the fresh venv of this machine gets; `cpu` what is emulated. `tell` is given
     lines of progress."""
 
     host: str | None = None

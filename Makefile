@@ -25,7 +25,7 @@ deploy_options := --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 	$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(METRIC),--metric "$(METRIC)") \
 	$(if $(OUT),--out "$(OUT)") $(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") \
 	$(if $(IN_OUT),--in-out "$(IN_OUT)") $(if $(FLOAT),--float-files) \
-	$(if $(DYNAMIC_BATCH),--dynamic-batch) $(if $(JSON),--json)
+	$(if $(DYNAMIC_BATCH),--dynamic-batch) $(if $(FEEDBACK),--feedback "$(FEEDBACK)") $(if $(JSON),--json)
 
 with_extras := .[zoo,$(EXTRAS)]
 
@@ -38,7 +38,7 @@ help: ## this list
 setup: $(VENV)/deploy.stamp ## make .venv with what deploying needs (EXTRAS=npu,mcu,htp: the tools of devices)
 	@$(if $(EXTRAS),$(PIP) -e "$(with_extras)")
 
-deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 DYNAMIC_BATCH=1 JSON=1)
+deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT= RECIPE= IN_OUT= FLOAT=1 DYNAMIC_BATCH=1 FEEDBACK= JSON=1)
 	@$(BIN)/toolchain deploy $(deploy_options)
 
 diagnose: $(VENV)/deploy.stamp ## say which layers of MODEL lose accuracy on TARGET, and why (CALIBRATION= RECIPE= OUT= JSON=1)

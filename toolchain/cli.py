@@ -80,6 +80,9 @@ def deploy(
     ] = False,
     samples: Annotated[int | None, typer.Option(help="Calibration samples [the sample set's choice].", min=1)] = None,
     judge: Annotated[int | None, typer.Option(help="Samples to judge with [the sample set's choice].", min=1)] = None,
+    feedback: Annotated[
+        str | None, typer.Option(help="Of a streaming model: inputs and the outputs that go back to them, state=1,...")
+    ] = None,
     store: StoreFolder = Path("build/store"),
     as_json: AsJson = False,
 ) -> None:
@@ -105,6 +108,7 @@ def deploy(
             dynamic_batch=dynamic_batch,
             calibration_count=samples,
             judging_count=judge,
+            feedback=_feedback(feedback),
             progress=progress,
             on_start=started,
             on_end=ended,
@@ -113,6 +117,14 @@ def deploy(
         typer.echo(json.dumps(dict(done.facts), indent=2))
     else:
         print_summary(dict(done.facts), Console(), paths=(*done.files, done.bundle))
+
+
+def _feedback(text: str | None) -> dict[str, int]:
+    """`state=1,cell=2` as the number of an output by the name of an input."""
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if any(not name or not number.isdigit() for name, _, number in pairs):
+        raise OptionError(f"--feedback {text!r} says nothing", hint="write INPUT=OUTPUT, outputs from 0: state=1")
+    return {name.strip(): int(number) for name, _, number in pairs}
 
 
 @app.command()

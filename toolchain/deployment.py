@@ -77,6 +77,7 @@ def deploy(
     dynamic_batch: bool = False,
     calibration_count: int | None = None,
     judging_count: int | None = None,
+    feedback: Mapping[str, int] | None = None,
     progress: Progress = SILENT,
     on_start: Callable[[str], None] | None = None,
     on_end: Callable[[StageRun], None] | None = None,
@@ -84,8 +85,10 @@ def deploy(
     """Deploy `model` (a zoo name, `package.module:function`, a `.pt2` file or an `nn.Module`) to `target`.
 
     `calibration` is whatever `load_samples` takes, `synthetic` or `synthetic+SAMPLES`; `recipe` a name in the target's
-    file or the path of a recipe file; with `dynamic_batch` both files take any number of samples at a time;
-    `store=None` keeps nothing for a later run. Raises a ToolchainError of the kind that says what is wrong.
+    file or the path of a recipe file; with `dynamic_batch` both files take any number of samples at a time; `feedback`
+    says which output of a streaming model goes back to which input, `{"state": 1}`, and `calibration` holds streams
+    then (`samples.stream_samples`); `store=None` keeps nothing for a later run.
+    Raises a ToolchainError of the kind that says what is wrong.
     """
     judge = import_callable(metric, what="metric") if isinstance(metric, str) else metric
     request = Request(
@@ -96,6 +99,7 @@ def deploy(
         recipe=recipe,
         calibration_count=calibration_count,
         judging_count=judging_count,
+        feedback=feedback or {},
         options=_stage_options(in_out, float_files, dynamic_batch) | {"metric": judge},
     )
     job = prepare(request, progress)

@@ -24,6 +24,7 @@ from toolchain.stages.export import Export
 from toolchain.stages.inputs import leaves, sample_inputs
 from toolchain.stages.quantize import Quantize
 from toolchain.stages.states import ExportedModel
+from toolchain.stages.streams import traced_streams
 from toolchain.stages.synthetic import ONLY_SYNTHETIC, example_set, read_calibration, synthetic_samples
 from toolchain.stages.trace import Trace
 from toolchain.targets import Gates, Target, load_target
@@ -40,7 +41,8 @@ _SCORE_MARGIN = 0.75
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a deployment names, as `toolchain.deploy` takes it. `options` are options of stages that the user gave,
-    which win over those of the recipe."""
+    which win over those of the recipe. `feedback` makes streams of the samples (`samples.streams`): which output goes
+    back to which input, by its name."""
 
     model: Any
     target: str | Path = "arm64"
@@ -49,6 +51,7 @@ class Request:
     recipe: str = "default"
     calibration_count: int | None = None
     judging_count: int | None = None
+    feedback: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,6 +82,8 @@ def prepare(request: Request, progress: Progress = SILENT) -> Job:
     default = Path("build") / name / loaded.name
     folder = _writable(default if request.out is None else Path(request.out))
     is_synthetic, source = read_calibration(request.calibration)
+    if request.feedback and is_synthetic:
+        raise OptionError("what is fed back cannot be made up", hint="leave out the feedback, or give streams")
     real = None if is_synthetic and source is None else _samples(request, loaded, source)
     inputs = loaded.example_inputs or (sample_inputs(loaded.module, real) if real is not None else None)
     if inputs is None:
@@ -177,6 +182,8 @@ def _samples(request: Request, loaded: LoadedModel, source: Any) -> SampleSet:
             hint="give CALIBRATION= (--calibration) a name, a TOML, an .npz, a folder or package.module:function",
         )
     counts = {"calibration_count": request.calibration_count, "judging_count": request.judging_count}
+    if request.feedback:
+        return sized_batches(traced_streams(loaded.module, source, request.feedback, **counts))
     samples = load_samples(source, **counts)  # type: ignore[arg-type]
     if not samples.judging_count:
         raise SampleError(

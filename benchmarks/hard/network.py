@@ -51,7 +51,8 @@ class HardNetwork:
     """`calibration` and `judging` map input names, in the module's order, to arrays (N, ...); no sample is in both.
 
     `metric` scores the outputs of samples with these labels from 0 to 1, higher is better. `stream` scores a network
-    that feeds its state back to itself by running it as it is used.
+    that feeds its state back to itself by running it as it is used; `streams` are its samples in order of time, for
+    whoever can follow them.
     """
 
     name: str
@@ -63,11 +64,14 @@ class HardNetwork:
     metric: Metric
     measure: str
     stream: Callable[[Predict], float] | None = None
+    streams: SampleSet | None = None
     facts: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def samples(self) -> SampleSet:
         """The samples as the toolchain takes them."""
+        if self.streams is not None:
+            return self.streams
         return samples_from(
             {**self.calibration, "labels": self.calibration_labels},
             name=self.name,

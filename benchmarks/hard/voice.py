@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from hard.network import Array, HardNetwork, Predict, Sources
 from hard.speech import Speech, doubled, load_speech
+from toolchain.samples import SampleSet, stream_samples
 
 CHUNK, CONTEXT, HIDDEN, BINS = 512, 64, 128, 129
 THRESHOLD = 0.5
@@ -69,6 +70,7 @@ def load(sources: Sources) -> HardNetwork:
         labels=spoken.reshape(-1)[judged],
         metric=share_told,
         measure="speech and other told apart, %, balanced",
+        streams=_streams(module, calibration, known, chunks, spoken),
         stream=lambda predict: share_told([follow(predict, chunks)[0].reshape(-1, 1)], spoken.reshape(-1)),
     )
 
@@ -91,14 +93,27 @@ def follow(predict: Predict, chunks: Array) -> tuple[Array, Array]:
     return np.stack(probabilities, 1), np.stack(states, 1)
 
 
-def _picked(module: nn.Module, chunks: Array, numbers: Array) -> dict[str, Array]:
-    """Some chunks and the states that the float network meets them in."""
-
+def _predict(module: nn.Module) -> Predict:
     def predict(inputs: Sequence[Array]) -> list[Array]:
         with torch.inference_mode():
             return [found.numpy() for found in module(*map(torch.from_numpy, map(np.ascontiguousarray, inputs)))]
 
-    states = follow(predict, chunks)[1]
+    return predict
+
+
+def _streams(module: nn.Module, calibration: Array, known: Array, chunks: Array, spoken: Array) -> SampleSet:
+    def streams(chunks: Array, labels: Array) -> dict[str, Array]:
+        return {"chunk": chunks, "state": np.zeros((len(chunks), 2 * HIDDEN), np.float32), "labels": labels}
+
+    judging = streams(chunks, spoken)
+    return stream_samples(
+        _predict(module), streams(calibration, known), {"state": 1}, judging=judging, name="conversations"
+    )
+
+
+def _picked(module: nn.Module, chunks: Array, numbers: Array) -> dict[str, Array]:
+    """Some chunks and the states that the float network meets them in."""
+    states = follow(_predict(module), chunks)[1]
     flat = chunks.reshape(-1, chunks.shape[-1]), states.reshape(-1, states.shape[-1])
     return {"chunk": flat[0][numbers], "state": flat[1][numbers]}
 

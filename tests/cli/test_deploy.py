@@ -63,6 +63,40 @@ def test_files_that_take_any_number_of_samples(run, workspace, deploy_options):
         assert len(onnx.run(None, {given.name: x})[0]) == len(tflite.run([x.astype(np.int8)])[0]) == batch
 
 
+def test_a_network_that_hands_back_its_state_is_judged_along_streams(run, workspace):
+    (workspace / "streaming.py").write_text(STREAMING)
+    given = ("--model", "streaming:model", "--calibration", "streaming:data", "--out", "mine", "--json")
+    outcome = run("deploy", *given, "--feedback", "state=1")
+    assert outcome.code == 0, outcome.err
+    assert "along 2 streams of 20 steps" in " ".join(json.loads(outcome.out)["notes"])
+    outcome = run("deploy", *given, "--feedback", "state")
+    assert outcome.code != 0 and "INPUT=OUTPUT" in outcome.err
+
+
+STREAMING = """
+import numpy as np, torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.GRUCell(6, 8), nn.Linear(8, 3)
+
+    def forward(self, frame, state):
+        new = self.cell(frame, state)
+        return self.head(new), new
+
+def model():
+    torch.manual_seed(0)
+    return Model().eval()
+
+def data():
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, (10, 20))
+    return {"frame": random.normal(size=(10, 20, 6)).astype("f"), "state": np.zeros((10, 8), "f"), "labels": labels}
+"""
+
+
 def test_a_device_of_fixed_shapes_refuses_them(run, deploy_options):
     outcome = run(*deploy_options, "--target", "ethos-u55", "--dynamic-batch")
     assert outcome.code == 5

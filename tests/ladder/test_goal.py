@@ -78,11 +78,11 @@ def test_the_error_of_an_accuracy_is_that_of_a_share():
     def accuracy(outputs, known):
         return float((outputs[0].argmax(1) == known).mean())
 
-    fall = _Fall(accuracy, [right], [wrong], labels)
+    fall = _Fall(accuracy, [right], [wrong], labels, False)
     assert fall.points(slice(None)) == pytest.approx(10.0)
     # sqrt(0.1 * 0.9 / 800) is 1.06 points; eight parts know an error to about a quarter of itself
     assert fall.error() == pytest.approx(1.06, rel=0.5)
-    assert _Fall(accuracy, [right], [right], labels).error() == 0.0
+    assert _Fall(accuracy, [right], [right], labels, False).error() == 0.0
 
 
 def test_a_metric_that_fails_on_a_part_has_no_error():
@@ -92,4 +92,4 @@ def test_a_metric_that_fails_on_a_part_has_no_error():
         return 1.0
 
     rows = [np.zeros((16, 2), np.float32)]
-    assert _Fall(needs_all, rows, rows, None).error() == 0.0
+    assert _Fall(needs_all, rows, rows, None, False).error() == 0.0

@@ -20,7 +20,6 @@ from toolchain.ladder.precision import Choice, choose_fine_nodes
 from toolchain.quantization import NumberFormat, QuantizedGraph
 from toolchain.quantization.islands import NO_INT16_KERNEL
 
-NOISE_SAMPLES = 8
 _STEP_DB, _MOST_DB = 3.0, 60.0
 _TRIES, _BISECTIONS = 8, 3
 _ALL = 1 - 1e-6
@@ -36,7 +35,8 @@ def fine_activations(means: Means, judge: Judge, footing: Footing, known: Judgem
     fine = next((wanted for wanted in _FINE if wanted in means.alternatives), None)
     if fine is None or known is None:
         return Step(None)
-    noise = measure_noise(footing.model, footing.settings.graph, means.batches(), NOISE_SAMPLES)
+    graph = footing.settings.graph
+    noise = measure_noise(footing.model, graph, means.episodes(graph), means.samples.fed_back)
     search = _Search(means, judge, footing, fine, noise)
     found_db = known.worst(means.goal).worse_db
     failed_db = found_db
@@ -112,7 +112,7 @@ class _Search:
     def _chosen(self, most_noise: float) -> Choice | None:
         settings, model = self.footing.settings, self.footing.model
         is_int16 = self.fine is NumberFormat.W8A16
-        least = self.noise.total - self.noise.removable(settings.graph.producers, is_int16) * _ALL
+        least = self.noise.total - self.noise.removable(settings.graph, is_int16) * _ALL
         chosen = choose_fine_nodes(
             settings.graph,
             self.noise,

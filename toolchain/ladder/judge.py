@@ -4,12 +4,16 @@ The figure that counts is that of the files in their runtimes: the worst of them
 samples and is only there to show that it says the same. What a score falls by has the standard error of the jackknife,
 
     e^2 = (g - 1) / g  sum_i (f_i - mean f)^2        f_i: the fall on all samples but those of part i of g
+
+Of a network that hands its state to the caller, whole streams are judged, each file's own state fed back to it: an
+error that one step does not show may add up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from math import isfinite, sqrt
 from typing import Any
@@ -28,9 +32,9 @@ from toolchain.graph import Graph
 from toolchain.imports import call_user_function
 from toolchain.ladder.goal import Fidelity, Goal
 from toolchain.quantization import QuantizedGraph, dequantize_outputs, quantize_inputs
-from toolchain.samples import SampleSet
+from toolchain.samples import Network, SampleSet, followed
 
-MOST_SAMPLES, SIMULATED_SAMPLES = 256, 24
+MOST_SAMPLES, MOST_STEPS, SIMULATED_SAMPLES = 256, 1024, 24
 JACKKNIFE_PARTS = 8
 
 
@@ -61,7 +65,8 @@ class Judgement:
 
 @dataclass
 class Judge:
-    """Holds what the reference gives for at most `MOST_SAMPLES` calibration samples of `samples`."""
+    """Holds what the reference gives for at most `MOST_SAMPLES` calibration samples of `samples`, or whole streams of
+    at most `MOST_STEPS`."""
 
     reference: Graph
     samples: SampleSet
@@ -80,16 +85,25 @@ class Judge:
     def learning_batches(self) -> int:
         """How many batches may be learned from: the first three quarters of the samples, in whole batches. The others
         are kept apart; of a single batch, nothing may be learned from."""
+        if (streams := self.samples.streams) is not None:
+            return streams.learning * streams.steps // self.samples.batch_size
         sizes = [len(np.atleast_1d(targets[0])) for targets in self._targets]
         # the last batch may be short: what is kept apart is counted in samples
         learned = np.cumsum(sizes) <= sum(sizes) * 3 / 4
         return max(int(learned.sum()), min(len(sizes) - 1, 1))
 
+    @property
+    def _learned(self) -> int:
+        """How many of what `_batches` yields may have been learned from."""
+        if (streams := self.samples.streams) is None:
+            return self.learning_batches
+        return sum(number < streams.learning for number in self._streams)
+
     def measure(self, model: QuantizedGraph) -> Judgement:
         """Judge `model` by its files and in simulation. Raises UnsupportedError where a runtime refuses a file."""
         runners = {kind.value: _runner(kind, model) for kind in self.formats}
         outputs = {name: self._run(model, runner) for name, runner in runners.items()}
-        apart = slice(self.learning_batches, None)
+        apart = slice(self._learned, None)
         return Judgement(
             {name: self._fidelity(found, slice(None)) for name, found in outputs.items()},
             {name: self._fidelity(found, apart) for name, found in outputs.items()},
@@ -100,7 +114,7 @@ class Judge:
     def _run(self, model: QuantizedGraph, runner: Runner) -> list[list[np.ndarray]]:
         columns: list[list[np.ndarray]] = []
         for batch in self._batches():
-            rows = [_outputs(model, runner, single) for single in _singles(batch.inputs, model.graph)]
+            rows = self._along(lambda single: _outputs(model, runner, single), batch.inputs, model.graph)
             columns.append([np.concatenate(column) for column in zip(*rows, strict=True)])
         return columns
 
@@ -120,7 +134,7 @@ class Judge:
             taken = min(SIMULATED_SAMPLES - seen, len(batch))
             if taken <= 0:
                 break
-            outputs = self._run_simulation(nodes, tuple(array[:taken] for array in batch.inputs))
+            outputs = self._run_simulation(nodes, [array[:taken] for array in batch.inputs])
             compared.add(outputs, [target[:taken] for target in targets])
             seen += taken
         return compared.sqnr_db
@@ -128,12 +142,22 @@ class Judge:
     def _run_simulation(self, nodes: QuantizedNodes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         import torch
 
-        graph, rows = nodes.model.graph, []
+        graph = nodes.model.graph
+
+        def run(part: Sequence[np.ndarray]) -> list[np.ndarray]:
+            values = nodes.values(part)
+            return [values[name].numpy() for name in graph.outputs]
+
         with torch.inference_mode(), one_thread():
-            for part in runnable_batches(graph, [inputs]):
-                values = nodes.values(part)
-                rows.append([values[name].numpy() for name in graph.outputs])
-        return [np.concatenate(column) for column in zip(*rows, strict=True)]
+            if self.samples.streams is not None:
+                return _columns(list(self._along(run, inputs, graph)))
+            return _columns([run(part) for part in runnable_batches(graph, [inputs])])
+
+    def _along(self, run: Network, inputs: Sequence[np.ndarray], graph: Graph) -> Iterator[list[np.ndarray]]:
+        """What `run` gives for one sample after the other; along a stream its state goes back to it."""
+        if self.samples.streams is None:
+            return (list(run(single)) for single in _singles(inputs, graph))
+        return (outputs for _, outputs in followed(run, _singles(inputs, graph), self.samples.fed_back))
 
     def _fidelity(self, outputs: Sequence[Sequence[np.ndarray]], part: slice) -> Fidelity:
         compared = Comparison()
@@ -144,23 +168,37 @@ class Judge:
         if (metric := self.metric) is None:
             return found
         labels = np.concatenate(self._labels[part]) if len(self._labels) == len(self._targets) else None
-        fall = _Fall(metric, _columns(targets), _columns(outputs), labels)
+        fall = _Fall(metric, _columns(targets), _columns(outputs), labels, self.samples.streams is not None)
         points = fall.points(slice(None))
         return replace(found, score_drop=points, score_error=fall.error()) if isfinite(points) else found
 
     def _batches(self) -> Iterator[Any]:
+        if self.samples.streams is not None:
+            chosen = self._streams
+            return (batch for number, batch in self.samples.whole_streams("calibration") if number in chosen)
         most = -(-MOST_SAMPLES // self.samples.batch_size)
         return islice(self.samples.calibration(), most)
+
+    @cached_property
+    def _streams(self) -> frozenset[int]:
+        """Numbers of the streams that are judged, spread over all."""
+        streams = self.samples.streams
+        assert streams is not None
+        count = self.samples.calibration_count // streams.steps
+        places = np.linspace(0, count - 1, max(2, min(count, MOST_STEPS // streams.steps)))
+        return frozenset(int(place) for place in places.round())
 
 
 @dataclass(frozen=True)
 class _Fall:
-    """By how much a user's metric falls from the reference's outputs to others, (N, ...) each."""
+    """By how much a user's metric falls from the reference's outputs to others, (N, ...) each. Where samples follow
+    one another, the parts of the jackknife are stretches of them: neighbours are no independent samples."""
 
     metric: Metric
     targets: list[np.ndarray]
     outputs: list[np.ndarray]
     labels: np.ndarray | None
+    in_order: bool
 
     def points(self, kept: slice | np.ndarray) -> float:
         """On the samples that are kept."""
@@ -174,7 +212,8 @@ class _Fall:
 
     def error(self) -> float:
         """Standard error; 0 where the metric says nothing of some samples alone."""
-        places = np.arange(len(self.targets[0])) % JACKKNIFE_PARTS
+        count = len(self.targets[0])
+        places = np.arange(count) * JACKKNIFE_PARTS // count if self.in_order else np.arange(count) % JACKKNIFE_PARTS
         parts = int(places.max()) + 1
         if parts < 2:
             return 0.0

@@ -10,12 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.diagnosis.sensitivity import sample_chunks
+from toolchain.graph import Graph
+from toolchain.graph.batch import mixes_samples
 from toolchain.ladder.climb import Footing, Step
 from toolchain.ladder.goal import Goal
+from toolchain.ladder.noise import Episode
 from toolchain.ladder.settings import Settings, with_learned
 from toolchain.progress import SILENT, Progress
 from toolchain.quantization import NumberFormat
 from toolchain.samples import SampleSet
+
+NOISE_SAMPLES, NOISE_STEPS = 8, 32
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,18 @@ class Means:
     def batches(self) -> Iterator[Sequence[np.ndarray]]:
         """The calibration samples' inputs, from the start."""
         return (batch.inputs for batch in self.samples.calibration())
+
+    def episodes(self, graph: Graph) -> Iterator[Episode]:
+        """A few samples to measure noise on, as many at a time as memory allows; of streams some steps from their
+        middle, several streams side by side where `graph` treats samples apart."""
+        if (streams := self.samples.streams) is None:
+            return ([chunk] for chunk in sample_chunks(graph, self.batches(), NOISE_SAMPLES))
+        lanes = NOISE_SAMPLES if mixes_samples(graph) is None else 1
+        chosen = list(islice((batch for _, batch in self.samples.whole_streams("calibration")), lanes))
+        start = max(0, (streams.steps - NOISE_STEPS) // 2)
+        steps = range(start, min(start + NOISE_STEPS, streams.steps))
+        columns = [np.stack(arrays) for arrays in zip(*(batch.inputs for batch in chosen), strict=True)]
+        return iter([[tuple(np.ascontiguousarray(column[:, step]) for column in columns) for step in steps]])
 
     def learning_batches(self) -> Iterator[Sequence[np.ndarray]]:
         """Those that may be learned from."""

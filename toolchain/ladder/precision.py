@@ -5,9 +5,10 @@ Finer activations, in float or int16, where noise has to fall to E at the least 
     minimise    sum_i c_i x_i                                     x_i = 1 where node i computes finely
     subject to  sum_i w_i (1 - x_i) + sum_(t,r) a_(t,r) (1 - z_(t,r)) <= E
                 z_(t,r) <= x_(maker of t),   z_(t,r) <= x_r       t stays fine on its way to r
+                z_(t,r) <= x_s for all readers s of t             where t is an input, one tensor for all
 
-with the noises w and a of `ladder.noise`; int16 leaves weights at int8, and with them all of w. The cost of a node is
-what it computes: its multiply-adds and the elements it makes.
+with the noises w and a of `ladder.noise`; int16 leaves weights and inputs at int8, and with them all of w. The cost of
+a node is what it computes: its multiply-adds and the elements it makes.
 
 Coarser weights, where they have to fit into B bytes at the least noise:
 
@@ -60,7 +61,7 @@ def choose_fine_nodes(
     """
     names = [node.output for node in graph.nodes]
     place = {name: index for index, name in enumerate(names)}
-    ways = [key for key in noise.activations if key[0] in place]
+    ways = [key for key in noise.activations if key in noise.removable_ways(graph, keeps_weights)]
     removable = {} if keeps_weights else noise.constants
     gains = np.asarray([removable.get(name, 0.0) for name in names] + [noise.activations[way] for way in ways])
     needed = noise.total - most_noise
@@ -127,16 +128,19 @@ def _costs(graph: Graph, already: Collection[str]) -> np.ndarray:
 
 
 def _orders(ways: list[tuple[str, str]], place: Mapping[str, int], size: int) -> list[LinearConstraint]:
-    """`z <= x` of the maker and of the reader of each way, as rows `z - x <= 0`."""
-    rows, columns, values = [], [], []
+    """`z <= x` of whatever has to compute finely for a way to be fine, as rows `z - x <= 0`."""
+    readers: dict[str, list[str]] = {}
+    for tensor, reader in ways:
+        readers.setdefault(tensor, []).append(reader)
     first = size - len(ways)
-    count = 0
-    for index, (tensor, reader) in enumerate(ways):
-        for end in (tensor,) if reader == OUTPUT else (tensor, reader):
-            rows += [count, count]
-            columns += [first + index, place[end]]
-            values += [1.0, -1.0]
-            count += 1
-    if not count:
+    pairs = [
+        (first + index, place[end])
+        for index, (tensor, reader) in enumerate(ways)
+        for end in ((tensor, reader) if tensor in place else readers[tensor])
+        if end != OUTPUT
+    ]
+    if not pairs:
         return []
-    return [LinearConstraint(coo_matrix((values, (rows, columns)), shape=(count, size)).tocsr(), ub=0.0)]
+    rows = np.repeat(np.arange(len(pairs)), 2)
+    matrix = coo_matrix((np.tile([1.0, -1.0], len(pairs)), (rows, np.ravel(pairs))), shape=(len(pairs), size))
+    return [LinearConstraint(matrix.tocsr(), ub=0.0)]

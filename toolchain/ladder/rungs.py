@@ -10,7 +10,7 @@ from toolchain.compress.rounding.learn import RoundingMethod, learn_rounding
 from toolchain.errors import BudgetError
 from toolchain.graph import WEIGHTED, Graph, Op
 from toolchain.ladder.climb import Footing, Rung, Step
-from toolchain.ladder.fine import NOISE_SAMPLES, fine_activations, weights_only
+from toolchain.ladder.fine import fine_activations, weights_only
 from toolchain.ladder.graph_changes import CHANGES, GraphChange
 from toolchain.ladder.judge import Judge, Judgement
 from toolchain.ladder.means import Means, settled
@@ -122,7 +122,7 @@ def coarse_weights(means: Means, footing: Footing, known: Judgement | None) -> S
     numbers = {**settings.numbers, **dict.fromkeys(sizes, NumberFormat.W4A8)}
     coarse = replace(settings, numbers=numbers).quantized()
     at_8, at_4 = (
-        measure_noise(model, settings.graph, means.batches(), NOISE_SAMPLES).constants
+        measure_noise(model, settings.graph, means.episodes(settings.graph), means.samples.fed_back).constants
         for model in (footing.model, coarse)
     )
     chosen = choose_coarse_weights({name: (at_8[name], at_4[name]) for name in sizes}, sizes, means.most_bytes)

@@ -7,7 +7,7 @@ more memory than a hundred. Every sample is checked as it passes (`checks.py`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -75,15 +75,28 @@ class Selection:
         return Selection(self.rows, self.numbers[:count])
 
 
+@dataclass(frozen=True)
+class Streams:
+    """Samples that are steps of streams (`streams.py`): row n is step n % `steps` of stream n // `steps`. `feedback`
+    maps the name of an input to the number of the output that goes back to it; the first `learning` streams come first
+    when calibrating, so that others stay unseen where only the first samples are learned from."""
+
+    feedback: Mapping[str, int]
+    steps: int
+    learning: int
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SampleSet:
-    """Samples under a name, in two parts that share none. Two sets are equal when their digests are."""
+    """Samples under a name, in two parts that share none. Two sets are equal when their digests are. `streams` is set
+    where they are steps of streams."""
 
     name: str
     for_calibration: Selection
     for_judging: Selection
     batch_size: int = 32
     input_types: tuple[InputType, ...] | None = None
+    streams: Streams | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -100,12 +113,12 @@ class SampleSet:
     @cached_property
     def digest(self) -> str:
         """sha256 (hex) over the content of the samples of both parts, their labels, names and order."""
-        return _digest(self.for_calibration, self.for_judging)
+        return _digest(self.streams, self.for_calibration, self.for_judging)
 
     @cached_property
     def calibration_digest(self) -> str:
         """sha256 (hex) over what a stage makes of the set: the samples for calibration and how they are batched."""
-        return hashlib.sha256(f"{_digest(self.for_calibration)} {self.batch_size}".encode()).hexdigest()
+        return hashlib.sha256(f"{_digest(self.streams, self.for_calibration)} {self.batch_size}".encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SampleSet) and self.digest == other.digest
@@ -120,6 +133,27 @@ class SampleSet:
     def judging(self) -> Iterator[Batch]:
         """Yield the samples to judge with, none of which `calibration` yields. Raises SampleError."""
         return self._batches("judging", self.for_judging)
+
+    def whole_streams(self, part: Part) -> Iterator[tuple[int, Batch]]:
+        """Yield the number of each stream that is wholly in a part, and its steps in order as one batch."""
+        assert self.streams is not None
+        selection = self.for_calibration if part == "calibration" else self.for_judging
+        known, steps = set(selection.numbers), self.streams.steps
+        for stream in sorted({number // steps for number in known}):
+            numbers = tuple(range(stream * steps, (stream + 1) * steps))
+            if known.issuperset(numbers):
+                whole = replace(self, batch_size=steps)
+                yield stream, next(whole._batches(part, Selection(selection.rows, numbers)))
+
+    @property
+    def fed_back(self) -> tuple[tuple[int, int], ...]:
+        """Places of inputs in a batch and of the outputs that go back to them; none where there are no streams."""
+        if self.streams is None:
+            return ()
+        names = list(self.input_names)
+        if self.input_types is not None and {kind.name for kind in self.input_types} == set(names):
+            names = [kind.name for kind in self.input_types]
+        return tuple((names.index(name), output) for name, output in self.streams.feedback.items())
 
     def first_inputs(self) -> tuple[NDArray[Any], ...]:
         """Return the first calibration sample with N = 1, to serve as example inputs."""
@@ -219,8 +253,8 @@ def counts(
     return calibration, judging
 
 
-def _digest(*selections: Selection) -> str:
-    whole = hashlib.sha256()
+def _digest(streams: Streams | None, *selections: Selection) -> str:
+    whole = hashlib.sha256(b"" if streams is None else repr(streams).encode())
     for selection in selections:
         whole.update(repr((len(selection.numbers), selection.rows.input_names)).encode())
         for piece in selection.rows.fingerprints(selection.numbers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from inspect import signature
 from typing import Any
 
@@ -17,7 +17,11 @@ def input_types(graph: Graph) -> tuple[InputType, ...]:
 
 def sample_inputs(model: Any, samples: SampleSet) -> tuple[Any, ...] | dict[str, Any]:
     """The first sample as example inputs: by name where the samples name forward's parameters, else in order."""
-    arrays, names = samples.first_inputs(), samples.input_names
+    return named_inputs(model, samples.first_inputs(), samples.input_names)
+
+
+def named_inputs(model: Any, arrays: tuple[Any, ...], names: Sequence[str]) -> tuple[Any, ...] | dict[str, Any]:
+    """Arrays as example inputs: by name where `names` are parameters of forward, else in order."""
     forward = getattr(model, "forward", None)
     if len(names) != len(arrays) or not callable(forward) or not set(names) <= set(signature(forward).parameters):
         return arrays

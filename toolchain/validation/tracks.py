@@ -60,6 +60,10 @@ class Track:
             self.outputs.append(self.runner.run(given))
             self.comparison.add(self.real(self.outputs[-1]), [target[index : index + 1] for target in targets])
 
+    def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Float values of the outputs of one sample."""
+        return self.real(self.runner.run(self._given(inputs)))
+
     def real(self, outputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Float values of outputs as the runtime gave them."""
         return dequantize_outputs(self.model, outputs) if isinstance(self.model, QuantizedGraph) else list(outputs)

@@ -14,7 +14,7 @@ from toolchain.fidelity import Metric, accuracy, is_class_numbers, is_classes, i
 from toolchain.imports import call_user_function
 from toolchain.progress import SILENT, Progress
 from toolchain.quantization import QuantizedGraph
-from toolchain.samples import SampleSet
+from toolchain.samples import SampleSet, followed
 from toolchain.stages.inputs import input_types
 from toolchain.stages.states import ExportedModel
 from toolchain.targets import Gates
@@ -45,14 +45,15 @@ def validate(
     checked = samples.checked(input_types(model.graph))
     scorer = _run_all(model, tracks, checked, _Scorer(metric, [], []), progress)
     deployed = [track for track in tracks if not track.is_float]
+    notes += [*_stream_notes(checked, scorer), *island_notes(model.quantized)]
     found = Validation(
         samples=sum(len(reference[0]) for reference in scorer.references),
         score_name=scorer.name,
         reference_score=scorer.score(scorer.references),
-        runtimes=tuple(_runtime_result(track, scorer) for track in tracks),
+        runtimes=tuple(_runtime_result(track, scorer, checked) for track in tracks),
         agreements=compare_runtimes(model.quantized, deployed, gates.output_steps),
         tensors=_tensors(model.quantized, deployed, list(islice(_singles(checked), TENSOR_SAMPLES))),
-        notes=(*notes, *island_notes(model.quantized), *_told(model), *execution_notes(deployed)),
+        notes=(*notes, *_told(model), *execution_notes(deployed)),
     )
     return judge(found, gates)
 
@@ -122,13 +123,31 @@ def _singles(samples: SampleSet) -> Iterator[tuple[np.ndarray, ...]]:
         yield from single_samples(batch)
 
 
+def _stream_notes(samples: SampleSet, scorer: _Scorer) -> Iterator[str]:
+    if (streams := samples.streams) is not None and scorer.name is not None:
+        fed = ", ".join(f"output {output} to {name}" for name, output in streams.feedback.items())
+        count = samples.judging_count // streams.steps
+        yield f"{scorer.name} along {count} streams of {streams.steps} steps, each file's own state fed back: {fed}"
+
+
 def _told(model: ExportedModel) -> Iterator[str]:
     """What stages have found that a file's reader wants to know."""
     for record in model.history:
         yield from record.facts.get("without_blocks", ())
 
 
-def _runtime_result(track: Track, scorer: _Scorer) -> RuntimeResult:
+def _score(track: Track, scorer: _Scorer, samples: SampleSet) -> float | None:
+    """The score in a runtime; along streams, what the file gave goes back into it."""
+    if track.most_samples or scorer.name is None:
+        return None  # a user's metric is made for the whole set, not for the few samples that reference kernels run
+    if samples.streams is None:
+        return scorer.score([track.real(outputs) for outputs in track.outputs])
+    streams = (batch for _, batch in samples.whole_streams("judging"))
+    steps = (followed(track.run, single_samples(batch), samples.fed_back) for batch in streams)
+    return scorer.score([outputs for stream in steps for _, outputs in stream])
+
+
+def _runtime_result(track: Track, scorer: _Scorer, samples: SampleSet) -> RuntimeResult:
     found = track.comparison
     return RuntimeResult(
         file=track.file,
@@ -139,8 +158,7 @@ def _runtime_result(track: Track, scorer: _Scorer) -> RuntimeResult:
         max_error_steps=None if found.steps is None else found.max_error_steps,
         relative_error=found.relative_error,
         same_class=found.same_class,
-        # a user's metric is made for the whole set, not for the few samples that reference kernels run
-        score=None if track.most_samples else scorer.score([track.real(outputs) for outputs in track.outputs]),
+        score=_score(track, scorer, samples),
         latency_ms=track.latency_ms,
         is_reduced=track.is_reduced,
     )

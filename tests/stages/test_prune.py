@@ -152,6 +152,8 @@ def test_weights_after_clusters_is_the_wrong_order() -> None:
         ({"ratio": 0.3, "kind": "weights", "pattern": "2:4"}, "2:4 takes 0.5"),
         ({"ratio": 0.5, "kind": "weights", "pattern": "2:4", "scope": "global"}, "the same everywhere"),
         ({"ratio": 0.5, "pattern": "2:4"}, "set kind = weights"),
+        ({"ratio": 0.5, "only": "pointwise"}, "set kind = weights"),
+        ({"ratio": 0.5, "kind": "weights", "only": "depthwise"}, "choose pointwise"),
         ({"ratio": 0.5, "scope": "output"}, "choose local or global"),
         ({"ratio": 0.5, "kind": "layers"}, "what a layer is worth is measured"),
         ({"ratio": 0.5, "kind": "layers", "importance": "l1"}, "ranked by the outputs' error"),
@@ -159,10 +161,6 @@ def test_weights_after_clusters_is_the_wrong_order() -> None:
         ({"ratio": 0.5, "schedule": "gradual"}, "give epochs"),
         ({"ratio": 0.5, "schedule": "iterative", "epochs": 1}, "give rounds"),
         ({"ratio": 0.5, "schedule": "gradual", "epochs": 1, "kind": "layers"}, "cannot go gradually"),
-        (
-            {"ratio": 0.5, "schedule": "gradual", "epochs": 1, "kind": "weights", "pattern": "2:4"},
-            "no shares in between",
-        ),
         ({"ratio": 0.5, "epochs": 2}, "training needs samples"),
         ({"ratio": 0.5, "epochs": -1}, "epochs is -1"),
         ({"ratio": 0.5, "learning_rate": 0}, "learning_rate is 0"),
@@ -213,6 +211,8 @@ EVERY_WAY = {
     "layers in rounds": {"kind": "layers", "schedule": "iterative", "rounds": 2, "epochs": 1},
     "rounds": {"schedule": "iterative", "rounds": 2, "epochs": 1},
     "gradual": {"schedule": "gradual", "epochs": 2, "kind": "weights"},
+    "gradual 2:4": {"schedule": "gradual", "epochs": 2, "kind": "weights", "pattern": "2:4"},
+    "2:4 in rounds": {"schedule": "iterative", "rounds": 2, "epochs": 1, "kind": "weights", "pattern": "2:4"},
     "gradual channels": {"schedule": "gradual", "epochs": 2, "importance": "batch_norm"},
     "one shot and trained": {"epochs": 1, "batch_norm": "batch", "of": "parameters"},
 }
@@ -232,6 +232,16 @@ def test_every_way_reaches_its_ratio_is_plain_and_the_same_twice(options) -> Non
     tables = print_recipe(Pipeline((Prune(ratio=0.5, samples=samples, **options),)), {"samples": samples})
     (again,) = make_pipeline(tables, {"samples": samples}, where="recipe").stages
     assert again.options() == Prune(ratio=0.5, samples=samples, **options).options()
+
+
+@pytest.mark.parametrize("options", [{}, {"schedule": "gradual", "epochs": 2}])
+def test_only_pointwise_convolutions_may_lose_weights(options) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, groups=2)]
+    model = traced(nn.Sequential(*layers), 1, 10, 10)
+    pruned = Prune(ratio=0.5, kind="weights", only="pointwise", samples=samples_from(pictures()), **options)(model)
+    zeros = {n: np.count_nonzero(pruned.graph.constants[n] == 0) for n in pruned.graph.constants if "weight" in n}
+    assert list(zeros.values()) == [0, 0, 32, 0]
 
 
 def test_latency_is_predicted_from_measurements(monkeypatch) -> None:

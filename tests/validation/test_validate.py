@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from toolchain import Calibrate, DisagreementError, Export, Quantize, Trace, raise_missed, samples_from, validate
+from toolchain import Calibrate, DisagreementError, Export, Prune, Quantize, Trace, raise_missed, samples_from, validate
 from toolchain.errors import OptionError
 from toolchain.formats.onnx import write_onnx
 from toolchain.formats.tflite import write_tflite
@@ -127,3 +127,27 @@ def test_a_metric_that_fails_is_the_users(exported, samples):
     for metric in (lambda outputs, labels: 1 / 0, lambda outputs, labels: float("nan"), lambda outputs, labels: "good"):
         with pytest.raises(OptionError, match="metric"):
             validate(exported, samples, Gates(), metric=metric)
+
+
+def test_float_files_of_a_pruned_network_are_bound_by_what_pruning_cost(samples):
+    torch.manual_seed(0)
+    traced = Trace(example_inputs=samples.first_inputs())(nn.Sequential(nn.Flatten(), nn.Linear(72, 5)))
+    bare = Export()(Prune(ratio=0.9, kind="weights")(traced))
+    found = validate(bare, samples, Gates(sqnr_db=20, same_class=0.9, float_error=1e-4))
+    assert all(result.is_compressed and result.same_class < 0.9 for result in found.runtimes)
+    assert {line.split(": ")[1].split()[0] for line in found.missed} == {"same"}, "SQNR says nothing here"
+    assert all(result.relative_error < 1e-4 for result in found.runtimes), "each computes what its own graph does"
+    without = samples_from(next(samples.calibration()).inputs[0], calibration_count=5, judging_count=5)
+    scoreless = Export()(Prune(ratio=0.9, kind="weights")(Trace(example_inputs=without.first_inputs())(Pictures())))
+    assert any("SQNR" in line for line in validate(scoreless, without, Gates(sqnr_db=20)).missed)
+
+
+class Pictures(nn.Module):
+    """Its outputs are pictures: neither classes nor a score say whether they serve."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x):
+        return self.layer(x)

@@ -1,7 +1,9 @@
 """Judges quantized graphs on the samples a stage has, as the files that would be deployed and in simulation.
 
-The figure that counts is that of the files in their runtimes: the worst of them. The simulation runs on the first few
-samples and is only there to show that it says the same. What a score falls by has the standard error of the jackknife,
+The figure that counts is that of the files in their runtimes: the worst of them. The simulation runs on a few samples
+and is only there to show that it says the same; nothing learns from these samples, since what is learned fits the
+very roundings of the simulation, and a file with other roundings of half a step loses that. What a score falls by has
+the standard error of the jackknife,
 
     e^2 = (g - 1) / g  sum_i (f_i - mean f)^2        f_i: the fall on all samples but those of part i of g
 
@@ -120,7 +122,7 @@ class Judge:
 
     def _few_db(self, outputs: Sequence[Sequence[np.ndarray]]) -> float:
         few, seen = Comparison(), 0
-        for found, targets in zip(outputs, self._targets, strict=True):
+        for found, targets in zip(outputs[self._learned :], self._targets[self._learned :], strict=True):
             taken = min(SIMULATED_SAMPLES - seen, len(targets[0]))
             if taken > 0:
                 few.add([output[:taken] for output in found], [target[:taken] for target in targets])
@@ -130,7 +132,8 @@ class Judge:
     def _simulated(self, model: QuantizedGraph) -> float:
         compared, seen = Comparison(), 0
         nodes = QuantizedNodes(model)
-        for batch, targets in zip(self._batches(), self._targets, strict=True):
+        apart = islice(self._batches(), self._learned, None)
+        for batch, targets in zip(apart, self._targets[self._learned :], strict=True):
             taken = min(SIMULATED_SAMPLES - seen, len(batch))
             if taken <= 0:
                 break

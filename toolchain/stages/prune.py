@@ -12,7 +12,15 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolchain.compress.pruning.choices import NEEDS_SAMPLES, OF_WEIGHTS, Importance, Measure, PruneSchedule, Scope
+from toolchain.compress.pruning.choices import (
+    NEEDS_SAMPLES,
+    OF_WEIGHTS,
+    Importance,
+    Measure,
+    Only,
+    PruneSchedule,
+    Scope,
+)
 from toolchain.compress.pruning.patterns import SINGLE, Pattern, parse_pattern
 from toolchain.compress.recovery.choices import BatchNorm, Task
 from toolchain.errors import OptionError, OrderError, raise_collected
@@ -52,8 +60,9 @@ class Prune(Stage[TracedModel, TracedModel]):
     together what matters least (`global`), or for weights each output channel its share (`output`). `of` is what the
     ratio is a share of: `count`, or `macs`, `parameters`, `bytes` or `latency` of channels or layers. Latency is
     predicted from measurements on this machine in the `runtime`, of int8 files where `int8_latency`. For weights,
-    `pattern` is `N:M` (the ratio is then 1 - N/M) or blocks, outputs x inputs, as `1x4`, `4x1` or `8x*`. For channels,
-    `round_to` is the multiple that what is kept is rounded up to.
+    `pattern` is `N:M` (the ratio is then 1 - N/M) or blocks, outputs x inputs, as `1x4`, `4x1` or `8x*`, and `only =
+    "pointwise"` leaves all but 1x1 convolutions alone, the others' zeros being multiplied on CPUs all the same. For
+    channels, `round_to` is the multiple that what is kept is rounded up to.
 
     `schedule` is `one_shot`, `iterative` (`rounds`, each trained after) or `gradual` (while training, the cubic
     schedule); `epochs` are those of one training towards the reference's outputs, or with `loss = cross_entropy` by
@@ -70,6 +79,7 @@ class Prune(Stage[TracedModel, TracedModel]):
     scope: Scope = Scope.LOCAL
     of: Measure = Measure.COUNT
     pattern: str | None = None
+    only: Only | None = None
     round_to: int = 1
     schedule: PruneSchedule = PruneSchedule.ONE_SHOT
     rounds: int = 1
@@ -119,6 +129,8 @@ class Prune(Stage[TracedModel, TracedModel]):
         ]
         if self.importance is not None and self.importance not in list(Importance):
             findings.append(f"importance is {self.importance!r}: choose one of {', '.join(Importance)}")
+        if self.only is not None and self.only not in list(Only):
+            findings.append(f"only is {self.only!r}: leave it out, or choose {', '.join(Only)}")
         if self.pattern is not None and parse_pattern(str(self.pattern)) is None:
             findings.append(f"pattern is {self.pattern!r}: give N:M such as 2:4, or blocks such as 1x4, 4x1 or 8x*")
         if self.samples is not None and not isinstance(self.samples, SampleSet):
@@ -135,6 +147,8 @@ class Prune(Stage[TracedModel, TracedModel]):
             findings.append(f"of is {self.of}: zeros are counted, leave it out")
         if not of_weights and self.pattern is not None:
             findings.append(f"pattern {self.pattern} is one of weights: set kind = weights")
+        if not of_weights and self.only is not None:
+            findings.append(f"only = {self.only} is one of weights: set kind = weights")
         if not of_weights and self.scope == Scope.OUTPUT:
             findings.append("scope output is one of weights: choose local or global")
         if self.kind == PruneKind.LAYERS and self.importance is not None:
@@ -152,8 +166,6 @@ class Prune(Stage[TracedModel, TracedModel]):
             return findings
         if self.epochs < 1:
             findings.append(f"schedule {self.schedule} trains: give epochs, such as 5")
-        if self._pattern().is_fine:
-            findings.append(f"pattern {self.pattern} has no shares in between: choose schedule one_shot, and epochs")
         if self.schedule == PruneSchedule.GRADUAL and self.kind == PruneKind.LAYERS:
             findings.append("a layer cannot go gradually: choose schedule iterative or one_shot")
         if self.schedule == PruneSchedule.ITERATIVE and self.rounds < 2:
@@ -243,7 +255,7 @@ class Prune(Stage[TracedModel, TracedModel]):
             raise OrderError("pruned weights would leave their codebooks", hint="put prune before cluster")
 
     def _weight_plan(self, model: TracedModel, progress: Progress) -> MagnitudePlan:
-        from toolchain.compress.pruning.magnitude import plan_weights
+        from toolchain.compress.pruning.magnitude import plan_weights, weight_names
 
         return plan_weights(
             model.graph,
@@ -252,6 +264,7 @@ class Prune(Stage[TracedModel, TracedModel]):
             importance=self._importance,
             scope=Scope(self.scope),
             pattern=self._pattern(),
+            names=weight_names(model.graph, None if self.only is None else Only(self.only)),
             batches=self._batches(model, progress),
             seed=self.seed,
         )

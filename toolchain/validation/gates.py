@@ -101,22 +101,22 @@ def _runtime_same_class(found: Validation) -> Measured:
 
 
 def _sqnr_db(found: Validation) -> Measured:
-    return ((result.sqnr_db, _place(result)) for result in _rounded(found))
+    return ((result.sqnr_db, _place(result)) for result in _near(found))
 
 
 def _cosine(found: Validation) -> Measured:
-    return ((result.cosine, _place(result)) for result in _rounded(found))
+    return ((result.cosine, _place(result)) for result in _near(found))
 
 
 def _same_class(found: Validation) -> Measured:
-    for result in _rounded(found):
+    for result in _changed(found):
         # a runtime that saw only a handful of samples says nothing about a share
         if result.same_class is not None and result.samples == found.samples:
             yield result.same_class, _place(result)
 
 
 def _accuracy_drop(found: Validation) -> Measured:
-    for result in _rounded(found):
+    for result in _changed(found):
         if result.score is not None and found.reference_score is not None and result.samples == found.samples:
             yield 100 * (found.reference_score - result.score), _place(result)
 
@@ -125,9 +125,15 @@ def _float_error(found: Validation) -> Measured:
     return ((r.relative_error, _place(r)) for r in found.runtimes if r.max_error_steps is None and not r.is_reduced)
 
 
-def _rounded(found: Validation) -> Iterator[RuntimeResult]:
-    """Files of rounded weights, whatever their activations."""
-    return (result for result in found.runtimes if result.max_error_steps is not None or result.is_reduced)
+def _changed(found: Validation) -> Iterator[RuntimeResult]:
+    """Files that stray from the float reference on purpose: of rounded or of compressed weights."""
+    return (r for r in found.runtimes if r.max_error_steps is not None or r.is_reduced or r.is_compressed)
+
+
+def _near(found: Validation) -> Iterator[RuntimeResult]:
+    """Those whose outputs are to stay near. Pruning changes the function and training moves it on: where there are
+    classes or a score these say whether it serves, else nearness is all there is."""
+    return (r for r in _changed(found) if not r.is_compressed or (r.same_class is None and r.score is None))
 
 
 def _place(result: RuntimeResult) -> str:

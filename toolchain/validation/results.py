@@ -9,7 +9,8 @@ from enum import StrEnum
 @dataclass(frozen=True)
 class RuntimeResult:
     """One file in one runtime, judged against the float reference on `samples` samples. `is_reduced`: its weights are
-    rounded, but its activations float, so that there are no steps to count."""
+    rounded, but its activations float, so that there are no steps to count. `is_compressed`: it is float and of a
+    compressed graph: it may stray from the reference, and `relative_error` is that from its own graph."""
 
     file: str
     runtime: str
@@ -22,6 +23,7 @@ class RuntimeResult:
     score: float | None
     latency_ms: float
     is_reduced: bool = False
+    is_compressed: bool = False
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Track:
     """`file` as `runner` runs it. `most_samples` is set where the runtime only checks and is not what devices deploy.
 
     A float file is to compute what the graph it was written from computes, a quantized one what the reference does.
+    `fidelity`, of a deployed float file whose graph was compressed, is how near that is to the reference.
     """
 
     file: str
@@ -37,6 +38,7 @@ class Track:
     takes_integers: bool
     most_samples: int | None
     comparison: Comparison
+    fidelity: Comparison | None = None
     outputs: list[list[np.ndarray]] = field(default_factory=list)
     latency_ms: float = 0.0
 
@@ -49,8 +51,8 @@ class Track:
         """Whether weights are rounded and activations are not: nothing that could be counted in steps."""
         return isinstance(self.model, QuantizedGraph) and not self.model.has_integer_activations
 
-    def judge(self, batch: Batch, targets: Sequence[np.ndarray]) -> None:
-        """Run the samples of a batch one by one and compare each with the reference's outputs."""
+    def judge(self, batch: Batch, targets: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> None:
+        """Run the samples of a batch one by one and compare each with what the file is to give, `targets`."""
         for index, inputs in enumerate(single_samples(batch)):
             if self.most_samples is not None and self.comparison.samples >= self.most_samples:
                 return
@@ -58,7 +60,10 @@ class Track:
             if not self.outputs:
                 self.latency_ms = median_latency_ms(self.runner, given)
             self.outputs.append(self.runner.run(given))
-            self.comparison.add(self.real(self.outputs[-1]), [target[index : index + 1] for target in targets])
+            given = self.real(self.outputs[-1])
+            self.comparison.add(given, [target[index : index + 1] for target in targets])
+            if self.fidelity is not None:
+                self.fidelity.add(given, [output[index : index + 1] for output in references])
 
     def run(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Float values of the outputs of one sample."""
@@ -83,11 +88,13 @@ def make_tracks(model: ExportedModel, notes: list[str]) -> Iterator[Track]:
         is_float = model.quantized.is_float or ".float." in file
         graph = model.graph if is_float else model.quantized
         counts = model.quantized.has_integer_activations and not is_float
+        is_own = is_float and model.quantized.is_float and model.graph is not model.reference
         steps = None if not counts else [output_step(model.quantized, name) for name in model.graph.outputs]
         integers = takes_integers(file, content, model.quantized, data)
         for make, most in _runners(file, content, graph, data):
             try:
-                yield Track(file, make(), graph, integers, most, Comparison(steps))
+                near = Comparison() if is_own else None
+                yield Track(file, make(), graph, integers, most, Comparison(steps), near)
             except UnsupportedError as error:
                 if most is None:
                     raise

@@ -114,7 +114,7 @@ def _run_all(
         # compression makes the float files differ from the reference on purpose
         own = predict(model.graph, [batch.inputs]) if any(track.is_float for track in tracks) else targets
         for track in tracks:
-            track.judge(batch, own if track.is_float else targets)
+            track.judge(batch, own if track.is_float else targets, targets)
     return scorer
 
 
@@ -148,19 +148,20 @@ def _score(track: Track, scorer: _Scorer, samples: SampleSet) -> float | None:
 
 
 def _runtime_result(track: Track, scorer: _Scorer, samples: SampleSet) -> RuntimeResult:
-    found = track.comparison
+    found, near = track.comparison, track.fidelity or track.comparison
     return RuntimeResult(
         file=track.file,
         runtime=track.runner.name,
         samples=found.samples,
-        sqnr_db=found.sqnr_db,
-        cosine=found.cosine,
+        sqnr_db=near.sqnr_db,
+        cosine=near.cosine,
         max_error_steps=None if found.steps is None else found.max_error_steps,
         relative_error=found.relative_error,
-        same_class=found.same_class,
+        same_class=near.same_class,
         score=_score(track, scorer, samples),
         latency_ms=track.latency_ms,
         is_reduced=track.is_reduced,
+        is_compressed=track.fidelity is not None,
     )
 
 

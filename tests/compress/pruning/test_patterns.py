@@ -3,7 +3,7 @@ import pytest
 from compress.channel_networks import images, mobilenet, resnet, traced
 
 from toolchain.compress.pruning.choices import Importance, Scope
-from toolchain.compress.pruning.magnitude import apply_masks, plan_weights
+from toolchain.compress.pruning.magnitude import apply_masks, choose_masks, plan_weights
 from toolchain.compress.pruning.patterns import block_mask, block_scores, fine_mask, parse_pattern
 from toolchain.errors import OptionError
 from toolchain.graph import Structure, parse_graph
@@ -117,6 +117,33 @@ def test_activation_aware_is_weight_times_the_norm_of_its_input() -> None:
 def test_importances_of_channels_are_refused_for_weights() -> None:
     with pytest.raises(OptionError, match="one of channels"):
         plan_weights(traced(resnet()), 0.5, importance=Importance.PATH)
+
+
+def test_on_the_way_to_a_pattern_the_least_of_what_it_takes_is_gone() -> None:
+    scores = np.random.default_rng(0).random((6, 8, 3, 3))
+    pattern = parse_pattern("2:4")
+    assert pattern is not None
+    (whole,) = choose_masks({"w": scores}, 0.5, {}, pattern=pattern).values()
+    before = np.ones(scores.shape, bool)
+    for share in (0.0, 0.2, 0.35, 0.5):
+        (mask,) = choose_masks({"w": scores}, share, {"w": before}, pattern=pattern).values()
+        assert np.count_nonzero(~mask) == int(share * mask.size)
+        assert not (mask & ~before).any() and not (~mask & whole).any()
+        if 0 < share < 0.5:
+            assert scores[~mask].max() < scores[mask & ~whole].min()
+        before = mask
+    np.testing.assert_array_equal(before, whole)
+
+
+def test_a_run_never_loses_more_than_its_pattern_though_scores_change() -> None:
+    random = np.random.default_rng(1)
+    pattern = parse_pattern("1:4")
+    assert pattern is not None
+    before = np.ones((5, 12), bool)
+    for share in (0.2, 0.4, 0.6, 0.75):
+        (before,) = choose_masks({"w": random.random((5, 12))}, share, {"w": before}, pattern=pattern).values()
+        assert before.reshape(5, 3, 4).sum(2).min() >= 1
+    assert (before.reshape(5, 3, 4).sum(2) == 1).all()
 
 
 def test_plans_say_what_they_do() -> None:

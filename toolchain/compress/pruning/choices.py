@@ -54,6 +54,13 @@ class Scope(StrEnum):
     OUTPUT = "output"
 
 
+class Only(StrEnum):
+    """Which layers lose single weights: 1x1 convolutions without groups are the ones whose zeros CPUs' sparse kernels
+    skip, and hold most of what a mobile network computes."""
+
+    POINTWISE = "pointwise"
+
+
 class PruneSchedule(StrEnum):
     """When things go: at once, in rounds with training between them, or little by little while training."""
 

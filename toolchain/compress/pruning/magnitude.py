@@ -4,8 +4,8 @@ good.
     mask = score > the floor(sparsity * n)-th smallest score       Han et al., arXiv 1506.02626; score |w| by default
 
 Scores are those of `importance`, of single weights or of whole blocks (`patterns`); what has been masked before counts
-as gone. With scope `local` n counts a tensor, with `output` one output channel of it (as Wanda ranks), with `global`
-all of them.
+as gone. On the way to an N:M pattern the least of the weights go that the pattern takes in the end. With scope `local`
+n counts a tensor, with `output` one output channel of it (as Wanda ranks), with `global` all of them.
 
 Biases stay: they are few, and each serves a whole channel. Whether zeros pay is the target's matter (sparse
 kernels, an encoder, a download); the dense integer kernels of CPUs gain nothing from them.
@@ -13,19 +13,19 @@ kernels, an encoder, a download); the dense integer kernels of CPUs gain nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from toolchain.compress.pruning.choices import Importance, Scope
+from toolchain.compress.pruning.choices import Importance, Only, Scope
 from toolchain.compress.pruning.evidence import Evidence, measure_changes, measure_moments
 from toolchain.compress.pruning.importance import IMPORTANCES, Needs, input_of_weight
 from toolchain.compress.pruning.patterns import SINGLE, Pattern, block_mask, block_scores, fine_mask
 from toolchain.compress.tables import format_table
 from toolchain.errors import OptionError
-from toolchain.graph import Graph, Structure, weight_inputs
+from toolchain.graph import Graph, Node, Op, Structure, weight_inputs
 from toolchain.samples import Batch
 
 
@@ -80,10 +80,15 @@ _WHERE = {
 }
 
 
-def weight_names(graph: Graph) -> list[str]:
-    """The constant weights of the ops that have one, in the order of the graph."""
-    names = (node.inputs[at] for node in graph.nodes for at in weight_inputs(node.op))
+def weight_names(graph: Graph, only: Only | None = None) -> list[str]:
+    """The constant weights of the ops that have one, in the order of the graph, or those of the layers `only`."""
+    nodes = (node for node in graph.nodes if only is None or _is_pointwise(graph, node))
+    names = (node.inputs[at] for node in nodes for at in weight_inputs(node.op))
     return list(dict.fromkeys(name for name in names if graph.is_constant(name)))
+
+
+def _is_pointwise(graph: Graph, node: Node) -> bool:
+    return node.op is Op.CONV2D and node["groups"] == 1 and graph.types[node.inputs[1]].shape[2:] == (1, 1)
 
 
 def plan_magnitude(graph: Graph, sparsity: float, structure: Structure | None = None) -> MagnitudePlan:
@@ -100,17 +105,20 @@ def plan_weights(
     importance: Importance = Importance.L1,
     scope: Scope = Scope.LOCAL,
     pattern: Pattern = SINGLE,
+    names: Sequence[str] | None = None,
     batches: Iterable[Batch] | None = None,
     seed: int = 0,
 ) -> MagnitudePlan:
-    """Which weights, or blocks of them, become zero; `batches` are what importances measure on.
+    """Which weights, or blocks of them, become zero, of the tensors `names` (None: all weights); `batches` are what
+    importances measure on.
 
     Raises OptionError for an importance that single weights do not have, or that has no samples.
     """
-    scores = weight_scores(graph, importance, weight_evidence(graph, importance, batches, seed))
+    scores = weight_scores(graph, importance, weight_evidence(graph, importance, batches, seed), names)
     before = structure.masks if structure else {}
     masks = choose_masks(scores, sparsity, before, scope=scope, pattern=pattern)
-    return MagnitudePlan(pattern.ratio if pattern.is_fine else sparsity, masks, importance, scope, pattern)
+    taken = min(pattern.ratio, sparsity) if pattern.is_fine else sparsity
+    return MagnitudePlan(taken, masks, importance, scope, pattern)
 
 
 def weight_evidence(
@@ -129,12 +137,14 @@ def weight_evidence(
     return measure_changes(graph, (), batches, each_sample=needs is Needs.SAMPLE_CHANGES, seed=seed)
 
 
-def weight_scores(graph: Graph, importance: Importance, evidence: Evidence) -> dict[str, np.ndarray]:
-    """Importance of every weight, by tensor. Raises OptionError where single weights have none."""
+def weight_scores(
+    graph: Graph, importance: Importance, evidence: Evidence, names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Importance of every weight, by tensor, of `names` or all. Raises OptionError where single weights have none."""
     rule = IMPORTANCES[importance].weights
     if rule is None:
         raise OptionError(f"importance {importance.value!r} is one of channels, not of single weights", hint="take l1")
-    return {name: rule(graph, name, evidence) for name in weight_names(graph)}
+    return {name: rule(graph, name, evidence) for name in (weight_names(graph) if names is None else names)}
 
 
 def choose_masks(
@@ -148,12 +158,22 @@ def choose_masks(
     """Masks by tensor from scores; what `before` masks stays masked and counts."""
     held = {name: np.where(before[name], s, -1.0) if name in before else s for name, s in scores.items()}
     if pattern.is_fine:
-        masks = {name: fine_mask(s, pattern) for name, s in held.items()}
+        masks = {name: _fine(s, sparsity, pattern) for name, s in held.items()}
     else:
         blocks = {name: _block_scores(s, pattern) for name, s in held.items()}
         kept = _kept_blocks(blocks, sparsity, scope)
         masks = {name: block_mask(kept[name], s.shape, pattern) for name, s in scores.items()}
     return {name: mask & before[name] if name in before else mask for name, mask in masks.items()}
+
+
+def _fine(scores: np.ndarray, sparsity: float, pattern: Pattern) -> np.ndarray:
+    """The mask of an N:M pattern; on the way to it only the least of the weights that it takes are gone."""
+    mask = fine_mask(scores, pattern)
+    if sparsity >= pattern.ratio - 1e-9:
+        return mask
+    taken = int(np.count_nonzero(~mask))
+    mask[~mask] = _kept(scores[~mask], min(sparsity * scores.size / max(taken, 1), 1.0))
+    return mask
 
 
 def _block_scores(scores: np.ndarray, pattern: Pattern) -> np.ndarray:

@@ -195,8 +195,17 @@ def prune_weights(
     for number in range(1, rounds + 1):
         if rounds > 1:
             sparsity = round_ratio(plan.sparsity, number, rounds)
-            options = {"importance": plan.importance, "scope": plan.scope, "pattern": plan.pattern, "seed": seed}
-            plan_now = plan_weights(present, sparsity, structure, batches=samples(), **options)  # type: ignore[arg-type]
+            plan_now = plan_weights(
+                present,
+                sparsity,
+                structure,
+                importance=plan.importance,
+                scope=plan.scope,
+                pattern=plan.pattern,
+                names=tuple(plan.masks),
+                batches=samples(),
+                seed=seed,
+            )
         else:
             plan_now = plan
         plans.append(plan_now)
@@ -215,7 +224,7 @@ def _weights_while_training(
     def watch(module: GraphModule, step: int, steps: int) -> None:
         if tightens(step, steps):
             present = graph.with_constants(module.trained_constants())
-            scores = weight_scores(present, plan.importance, evidence)
+            scores = weight_scores(present, plan.importance, evidence, tuple(plan.masks))
             share = cubic(step, steps, plan.sparsity)
             module.set_masks(choose_masks(scores, share, module.masks, scope=plan.scope, pattern=plan.pattern))
 

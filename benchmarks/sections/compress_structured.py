@@ -5,6 +5,7 @@ and in int8, in both runtimes; Torch-Pruning at equal MACs and equal training be
 from __future__ import annotations
 
 import json
+import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from toolchain.stages.quantize import Quantize
 from toolchain.stages.recover import Recover
 from toolchain.stages.states import QuantizedModel, TracedModel
 from toolchain.stages.trace import Trace
+from toolchain.targets import load_target
 from toolchain.zoo.resolve import load_model
 
 SHARES = {0.5: (1.6, 0.5), 0.25: (2.6, 1.5)}
@@ -44,7 +46,9 @@ SHARES = {0.5: (1.6, 0.5), 0.25: (2.6, 1.5)}
 PREDICTION = 0.15
 LAYER_RATIOS = (0.2, 0.4)
 RATE = 1e-3
-ROUND_TO = 8
+ROUND_TO = load_target("x86-64" if platform.machine() == "x86_64" else "arm64")[1].kernels.simd_channels
+"""What the profile of the processor that is timed says."""
+
 LOADS = 4
 SCORED = 1000
 RANKED = 32

@@ -12,7 +12,7 @@ from hard.peers import PeerFile
 from ours_quantized import OurFiles
 from quantize_shop import QuantizeShop
 
-MOST_LOST = 1.0
+MOST_LOST, MOST_APART_DB = 1.0, 0.3
 QUICK = ("ds_cnn", "residual", "voice", "detector")
 TRANSFORMERS = ("sentence", "docstrings")
 
@@ -54,6 +54,8 @@ def _ours(found: Findings, shop: QuantizeShop, name: str, network: HardNetwork, 
     for suffix, path in made.files.items():
         lost[suffix] = score - network.score(predictor(path, shop.shapes(network)))
         found.at_most(f"{name}: points lost, {suffix}", lost[suffix], MOST_LOST)
+    if (apart := furthest_apart_db(made)) is not None:
+        found.at_most(f"{name}: simulation and files, dB apart on any rung that was kept", apart, MOST_APART_DB)
     found.facts.setdefault(name, {})["ours"] = {
         "score": score,
         "lost": lost,
@@ -64,6 +66,16 @@ def _ours(found: Findings, shop: QuantizeShop, name: str, network: HardNetwork, 
     }
     integers, others, why = where_not_int8(made)
     return (*(f"{value:.2f}" for value in lost.values()), made.last_rung, integers, others, why)
+
+
+def furthest_apart_db(made: OurFiles) -> float | None:
+    """By how much a simulation that was believed and a file of it differ at most on the same samples."""
+    judged = [rung["judged"] for rung in made.ladder if rung["kept"] and rung["judged"]]
+    simulated = [found for found in judged if found["simulated_db"] is not None]
+    return max(
+        (abs(found["simulated_db"] - db) for found in simulated for db in found["same_samples_db"].values()),
+        default=None,
+    )
 
 
 def where_not_int8(made: OurFiles) -> tuple[str, str, str]:

@@ -35,6 +35,42 @@ def ran(bundle, outcome) -> Results:
     return read_results(outcome, bundle)
 
 
+def refusing(ran: Results, *, by: str, version: str) -> Results:
+    """The same results with those of a runtime that gave nothing for the TFLite file."""
+    first = next(run for run in ran.runs if run.file == "model.tflite")
+    refused = replace(first, runtime=by, version=version, outputs={}, error="Registration failed.")
+    return replace(ran, runs=(*ran.runs, refused))
+
+
+def test_a_runtime_too_old_for_a_file_is_told_and_another_confirms_it(bundle, ran):
+    needs = tuple(replace(artifact, oldest_runtime="2.17.0") for artifact in bundle.artifacts)
+    newer = replace(bundle, artifacts=needs)
+    found = judge(newer, refusing(ran, by="tflite-runtime", version="2.14.0"))
+    assert found.passed and found.judgements[-1].is_too_old
+    console = Console(record=True, width=200)
+    print_verdict(found, console)
+    assert "too old" in console.export_text()
+    alone = replace(ran, runs=tuple(run for run in ran.runs if run.file != "model.tflite"))
+    tflite = next(run for run in ran.runs if run.file == "model.tflite")
+    without = refusing(replace(ran, runs=(tflite,)), by="tflite-runtime", version="2.14.0").runs[-1:]
+    lonely = judge(newer, replace(ran, runs=(*alone.runs, *without)))
+    assert not lonely.passed
+    with pytest.raises(DisagreementError, match=r"too old, the file needs 2\.17\.0: install ai-edge-litert"):
+        raise_failed(lonely)
+
+
+@pytest.mark.parametrize(("runtime", "version"), [("tflite-runtime", "2.17.0"), ("ai-edge-litert", "1.0.1")])
+def test_a_runtime_that_is_new_enough_must_run_it(bundle, ran, runtime, version):
+    needs = tuple(replace(artifact, oldest_runtime="2.17.0") for artifact in bundle.artifacts)
+    found = judge(replace(bundle, artifacts=needs), refusing(ran, by=runtime, version=version))
+    assert not found.passed and not found.judgements[-1].is_too_old
+
+
+def test_the_bundle_tells_which_runtime_its_files_need(bundle):
+    needed = {artifact.file: artifact.oldest_runtime for artifact in bundle.artifacts}
+    assert needed == {"model.onnx": None, "model.tflite": "1.14.0", "model.float.tflite": "1.5.0"}
+
+
 def edited(outcome: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], *, signed: bool) -> Path:
     plain = json.loads(outcome.read_text())
     change(plain)

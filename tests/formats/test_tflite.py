@@ -682,7 +682,7 @@ def test_inputs_that_do_not_fit():
 
 def test_what_the_runtime_refuses_is_told_in_its_words(monkeypatch):
     monkeypatch.setattr(emitter, "lowest_version", lambda *given: 99)
-    monkeypatch.setattr(writer, "oldest_runtime", lambda codes: "2.0.0")
+    monkeypatch.setattr(writer, "oldest_runtime", lambda codes, is_half: "2.0.0")
     with pytest.raises(UnsupportedError, match=r"litert-xnnpack refuses this file: .*'CONV_2D' version '99'"):
         TfliteRunner(write_tflite(float_graph("conv2d valid")))
 

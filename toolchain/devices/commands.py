@@ -124,7 +124,7 @@ def print_verdict(verdict: Verdict, console: Console, note: str = "") -> None:
         table.add_row(
             row.file,
             escape(f"{row.runtime} {row.version}"),
-            found if row.error is None else "[red]none[/]",
+            found if row.error is None else "too old" if row.is_too_old else "[red]none[/]",
             _figure(row.max_steps, ".3g"),
             _figure(None if row.op_steps is None else row.op_steps.max_steps, ".3g"),
             _figure(row.sqnr_db, ".1f"),

@@ -11,15 +11,18 @@ of them, and this machine's runtime too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from packaging.version import InvalidVersion, Version
 
 from toolchain.devices.op_by_op import OpSteps, Tensors
 from toolchain.devices.reading import Artifact, Bundle, Port, Results, Run
 from toolchain.errors import DisagreementError
+
+_NUMBERED_AS_TENSORFLOW = ("tensorflow", "tflite-runtime")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Judgement:
     first_divergence: Divergence | None = None
     op_steps: OpSteps | None = None
     """The op that differs most from this machine's on the same inputs; None where none was compared."""
+    is_too_old: bool = False
+    """The runtime is older than what the file needs, which it says of itself, and gave nothing."""
 
     @property
     def model_bytes(self) -> int | None:
@@ -79,7 +84,15 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        return bool(self.judgements) and all(judgement.passed for judgement in self.judgements)
+        return bool(self.judgements) and not any(self.failed)
+
+    @property
+    def failed(self) -> Iterator[Judgement]:
+        """What speaks against the bundle. A runtime that is too old for a file does where no other confirms that."""
+        confirmed = {judgement.file for judgement in self.judgements if judgement.passed}
+        for judgement in self.judgements:
+            if not judgement.passed and not (judgement.is_too_old and judgement.file in confirmed):
+                yield judgement
 
     def plain(self) -> dict[str, Any]:
         """As JSON takes it."""
@@ -117,7 +130,7 @@ def may_round_otherwise(found: Judgement) -> bool:
 
 def raise_failed(verdict: Verdict) -> None:
     """Raises DisagreementError that lists what does not hold."""
-    lines = [f"{j.file} in {j.runtime} {j.version}: {j.why}{_origin(j)}" for j in verdict.judgements if not j.passed]
+    lines = [f"{j.file} in {j.runtime} {j.version}: {j.why}{_origin(j)}" for j in verdict.failed]
     if not verdict.judgements:
         lines = ["the device ran none of the files"]
     if lines:
@@ -154,6 +167,9 @@ def _judge_run(artifact: Artifact, run: Run, cpu: str) -> Judgement:
         before_model_bytes=run.before_model_bytes,
     )
     if run.error is not None:
+        if (needed := _needed_release(artifact, run)) is not None:
+            why = f"too old, the file needs {needed}: install ai-edge-litert, or deploy with RECIPE=static"
+            return replace(base, error=run.error, why=why, is_too_old=True)
         return replace(base, error=run.error, why=f"it does not run: {run.error}")
     pairs = [(port, run.outputs[port.name]) for port in artifact.outputs]
     identical = all(np.array_equal(port.expected, given, equal_nan=given.dtype.kind == "f") for port, given in pairs)
@@ -169,6 +185,17 @@ def _judge_run(artifact: Artifact, run: Run, cpu: str) -> Judgement:
         within = float((joined <= _limit(artifact)).mean()) if joined.size else 1.0
         measured = replace(measured, max_steps=float(joined.max(initial=0)), share_within=within)
     return _decide(artifact, measured)
+
+
+def _needed_release(artifact: Artifact, run: Run) -> str | None:
+    """The release that the file needs, where the runtime counts releases as TensorFlow does and is older."""
+    needed = artifact.oldest_runtime
+    if needed is None or run.runtime not in _NUMBERED_AS_TENSORFLOW:
+        return None
+    try:
+        return needed if Version(run.version) < Version(needed) else None
+    except InvalidVersion:
+        return None
 
 
 def _decide(artifact: Artifact, found: Judgement) -> Judgement:

@@ -47,7 +47,8 @@ class Port:
 @dataclass(frozen=True)
 class Artifact:
     """One file, what it must give (each (N, *shape)), and which runtime here said so. Either `steps` or `relative` is
-    set. `integer`: integers alone are computed, so that one runtime's kernels give the same bits on any CPU."""
+    set. `integer`: integers alone are computed, so that one runtime's kernels give the same bits on any CPU.
+    `oldest_runtime`: the first release of TensorFlow Lite that runs the file, where it says so."""
 
     file: str
     format: str
@@ -62,6 +63,7 @@ class Artifact:
     float_steps: int
     relative: float | None
     tensors: tuple[Mapping[str, Any], ...] = field(repr=False, default=())
+    oldest_runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,7 @@ def _artifact(root: Path, plain: Mapping[str, Any], samples: int) -> Artifact:
         tolerance.get("float_steps", 1),
         tolerance.get("relative"),
         tuple(plain["tensors"]),
+        plain.get("oldest_runtime"),
     )
 
 

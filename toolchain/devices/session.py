@@ -53,7 +53,7 @@ def validate_on(
         found = judge(bundle, run_there(way, bundle, options, runtimes=runtimes, runs=runs))
         if not kind.timed:
             found = _without_memory(found)
-        asked = {row.runtime: None for row in found.judgements if not row.passed or may_round_otherwise(row)}
+        asked = {row.runtime: None for row in (*found.failed, *filter(may_round_otherwise, found.judgements))}
         if not asked:
             return found
         tell("looking at single ops ..." if found.passed else "looking for the first tensor that diverges ...")

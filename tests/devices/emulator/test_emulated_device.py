@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.devices.conftest import deployed
+from tests.devices.conftest import deployed, float_network
 from toolchain.devices import run_bundle
+from toolchain.devices.bundle import Tolerance, write_bundle
 from toolchain.devices.emulator import CPUS
 from toolchain.devices.emulator.counting import CLASSES, Counts, count_inference
 from toolchain.devices.emulator.cpus import CORES
@@ -23,7 +24,11 @@ from toolchain.devices.session import validate_on
 from toolchain.devices.ways import WAYS, Options
 from toolchain.devices.ways.emulator import with_recorded_cpu
 from toolchain.errors import DeviceError, OptionError
+from toolchain.formats.onnx import write_onnx
+from toolchain.formats.tflite import write_tflite
 from toolchain.profiles.backends import Emulator as EmulatorTable
+from toolchain.quantization import Scheme, assign_params
+from toolchain.targets import load_target
 
 # bits of AT_HWCAP that Linux names in /proc/cpuinfo: arch/arm64/include/uapi/asm/hwcap.h
 HWCAPS = (
@@ -145,3 +150,20 @@ def test_its_command_says_what_is_there(emulator):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     facts = json.loads(done.stdout)
     assert facts["folder"] == str(emulator.folder) and facts["cpus"] == list(CPUS) and len(facts["packages"]) > 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", load_target("arm64")[1].quantization.formats)
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
+def test_it_confirms_every_number_format_of_the_profile(emulator, tmp_path, cpu, numbers):
+    graph = float_network()
+    model = assign_params(graph, dict.fromkeys(graph.activations, (-16.0, 16.0)), Scheme().with_numbers(numbers))
+    files = {"model.onnx": write_onnx(model), "model.tflite": write_tflite(model)}
+    is_exact = model.has_integer_activations
+    tolerance = Tolerance(1, 0.99, 1e-3) if is_exact else Tolerance(2, 0.99, 1e-3)
+    bundle = write_bundle(tmp_path / "bundle", deployed(files=files, model=model, tolerance=tolerance))
+    verdict = validate_on(read_bundle(bundle), WAYS["emulator"], Options(cpu=cpu))
+    assert verdict.passed, list(verdict.failed)
+    ran = {(row.file, row.runtime) for row in verdict.judgements if row.error is None}
+    assert {("model.onnx", "onnxruntime"), ("model.tflite", "ai-edge-litert")} <= ran
+    assert all(row.is_too_old for row in verdict.judgements if row.error is not None)

@@ -19,7 +19,7 @@ from toolchain.errors import OptionError, UnsupportedError
 from toolchain.formats.artifact import TensorFacts
 from toolchain.formats.tflite.blockwise import details_of, read_scales
 from toolchain.formats.tflite.flatbuffer import IDENTIFIER, LIMIT_BYTES, SCHEMA_VERSION, TENSOR_TYPES
-from toolchain.formats.tflite.metadata import KEY, Mapped
+from toolchain.formats.tflite.metadata import KEY, RUNTIME_KEY, Mapped
 from toolchain.formats.tflite.sparsity import from_schema, is_sparse
 from toolchain.graph import DType
 from toolchain.quantization import unpack_int4
@@ -68,6 +68,8 @@ class ParsedModel:
     mapped: Mapped
     is_mapped: bool = True
     """Whether the file tells its layouts; else `mapped` says the usual."""
+    oldest_runtime: str | None = None
+    """The first release of TensorFlow Lite that runs the file, where it says so."""
 
 
 def parse(content: bytes) -> ParsedModel:
@@ -114,6 +116,7 @@ class _Reader:
             self._ends(model, graph.InputsAsNumpy(), "Inputs"),
             self._ends(model, graph.OutputsAsNumpy(), "Outputs"),
             *self._mapped(model, buffers),
+            self._oldest_runtime(model, buffers),
         )
 
     def _table(self, table: Any) -> Any:
@@ -239,7 +242,15 @@ class _Reader:
         return tuple((signed.get(i, self._tensors[i].name), i) for i in self._indices(vector))
 
     def _mapped(self, model: Any, buffers: Sequence[np.ndarray]) -> tuple[Mapped, bool]:
+        content = self._metadata(model, buffers, KEY)
+        return (Mapped(), False) if content is None else (Mapped.from_bytes(content), True)
+
+    def _oldest_runtime(self, model: Any, buffers: Sequence[np.ndarray]) -> str | None:
+        content = self._metadata(model, buffers, RUNTIME_KEY)
+        return None if content is None else content.rstrip(b"\0").decode("ascii", "replace")
+
+    def _metadata(self, model: Any, buffers: Sequence[np.ndarray], key: str) -> bytes | None:
         for entry in self._tables(model.MetadataLength(), model.Metadata):
-            if entry.Name() == KEY.encode():
-                return Mapped.from_bytes(buffers[entry.Buffer()].tobytes()), True
-        return Mapped(), False
+            if entry.Name() == key.encode():
+                return bytes(buffers[entry.Buffer()].tobytes())
+        return None

@@ -40,7 +40,9 @@ _RUNTIMES: Final[dict[int, dict[int, str]]] = {
     Builtin.EXP: {1: "1.7.0", 2: "2.12.0"},
     Builtin.FLOOR: {1: "1.9.0"},
     Builtin.FULLY_CONNECTED: {
-        **{1: "1.5.0", 4: "1.14.0", 5: "2.0.0", 7: "2.3.0", 10: "2.11.0", 12: "2.17.0"},
+        **{1: "1.5.0", 4: "1.14.0", 5: "2.0.0", 7: "2.3.0", 12: "2.17.0"},
+        # int4 weights: known since 2.11, but the kernel of 2.14 still refuses them beside int8 activations
+        10: "2.15.0",
         # what TensorFlow calls LiteRT 2.1
         14: "2.21.0",
     },
@@ -111,9 +113,14 @@ def lowest_version(code: int, inputs: Sequence[Operand], output: Operand, option
     return 2 if inputs[0].dtype is DType.INT8 and 2 in _RUNTIMES[code] else 1
 
 
-def oldest_runtime(codes: Iterable[tuple[int, int]]) -> str:
-    """The oldest runtime that knows every (operator, version)."""
-    return max((_RUNTIMES[code][version] for code, version in codes), key=_numbers, default="1.5.0")
+_HALF_ACTIVATIONS: Final = "2.15.0"
+"""No version of an operator tells float16 activations; the kernels of 2.14 refuse them."""
+
+
+def oldest_runtime(codes: Iterable[tuple[int, int]], *, is_half: bool = False) -> str:
+    """The oldest runtime that knows every (operator, version), and float16 activations where the file `is_half`."""
+    known = [_RUNTIMES[code][version] for code, version in codes] + ([_HALF_ACTIVATIONS] if is_half else [])
+    return max(known, key=_numbers, default="1.5.0")
 
 
 def _numbers(runtime: str) -> tuple[int, ...]:

@@ -97,7 +97,7 @@ def _built(
     if is_half:
         inputs, outputs = builder.widened(inputs, outputs)
     metadata = {
-        RUNTIME_KEY: oldest_runtime(builder.codes).encode().ljust(16, b"\0"),
+        RUNTIME_KEY: oldest_runtime(builder.codes, is_half=is_half).encode().ljust(16, b"\0"),
         KEY: _mapped(emitter).to_bytes(),
     }
     return builder, inputs, outputs, metadata

@@ -1,5 +1,7 @@
 """Streams: steps with the float network's states for calibration, whole streams with a file's own for judging."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -145,8 +147,6 @@ def test_an_error_that_adds_up_is_judged_as_it_does():
 
 
 def stream_free(samples):
-    from dataclasses import replace
-
     return replace(samples, streams=None)
 
 

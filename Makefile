@@ -44,7 +44,8 @@ deploy: $(VENV)/deploy.stamp ## deploy MODEL to TARGET (CALIBRATION= METRIC= OUT
 diagnose: $(VENV)/deploy.stamp ## say which layers of MODEL lose accuracy on TARGET, and why (CALIBRATION= RECIPE= OUT= JSON=1)
 	@$(BIN)/toolchain diagnose --target "$(TARGET)" --model "$(MODEL)" --recipe "$(RECIPE)" \
 		$(if $(CALIBRATION),--calibration "$(CALIBRATION)") $(if $(OUT),--out "$(OUT)") \
-		$(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") $(if $(JSON),--json)
+		$(if $(SAMPLES),--samples "$(SAMPLES)") $(if $(JUDGE),--judge "$(JUDGE)") \
+		$(if $(FEEDBACK),--feedback "$(FEEDBACK)") $(if $(JSON),--json)
 
 validate: $(VENV)/deploy.stamp ## prove on a device what deploy wrote (WAY=here|emulator|ssh|adb HOST= SSH= CPU= BUNDLE= RESULTS= JSON=1)
 	@$(BIN)/toolchain validate "$(BUNDLE)" $(if $(RESULTS),"$(RESULTS)") $(if $(WAY),--way "$(WAY)") \

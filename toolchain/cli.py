@@ -48,6 +48,9 @@ Calibration = Annotated[
         help="Samples: a shipped name, a TOML, an .npz, a folder of images, package.module:function, or synthetic.",
     ),
 ]
+Feedback = Annotated[
+    str | None, typer.Option(help="Of a streaming model: inputs and the outputs that go back to them, state=1,...")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results [build/TARGET/MODEL].")]
 StoreFolder = Annotated[Path, typer.Option("--store", help="Where finished stages are kept, to continue from.")]
 AsJson = Annotated[
@@ -80,15 +83,14 @@ def deploy(
     ] = False,
     samples: Annotated[int | None, typer.Option(help="Calibration samples [the sample set's choice].", min=1)] = None,
     judge: Annotated[int | None, typer.Option(help="Samples to judge with [the sample set's choice].", min=1)] = None,
-    feedback: Annotated[
-        str | None, typer.Option(help="Of a streaming model: inputs and the outputs that go back to them, state=1,...")
-    ] = None,
+    feedback: Feedback = None,
     store: StoreFolder = Path("build/store"),
     as_json: AsJson = False,
 ) -> None:
     """Deploy a model: trace, compress, quantize, export, check, report."""
     from toolchain.deployment import deploy as run_deploy
     from toolchain.report import RichProgress, print_summary
+    from toolchain.samples.streams import parse_feedback
 
     if in_out not in (None, "integer", "float"):
         raise OptionError(f"--in-out is integer or float, not {in_out!r}")
@@ -108,7 +110,7 @@ def deploy(
             dynamic_batch=dynamic_batch,
             calibration_count=samples,
             judging_count=judge,
-            feedback=_feedback(feedback),
+            feedback=parse_feedback(feedback),
             progress=progress,
             on_start=started,
             on_end=ended,
@@ -117,14 +119,6 @@ def deploy(
         typer.echo(json.dumps(dict(done.facts), indent=2))
     else:
         print_summary(dict(done.facts), Console(), paths=(*done.files, done.bundle))
-
-
-def _feedback(text: str | None) -> dict[str, int]:
-    """`state=1,cell=2` as the number of an output by the name of an input."""
-    pairs = [part.partition("=") for part in text.split(",")] if text else []
-    if any(not name or not number.isdigit() for name, _, number in pairs):
-        raise OptionError(f"--feedback {text!r} says nothing", hint="write INPUT=OUTPUT, outputs from 0: state=1")
-    return {name.strip(): int(number) for name, _, number in pairs}
 
 
 @app.command()
@@ -136,6 +130,7 @@ def diagnose(
     recipe: Annotated[str, typer.Option(help="A recipe of the target, or the path of a recipe TOML.")] = "default",
     samples: Annotated[int | None, typer.Option(help="Calibration samples [the sample set's choice].", min=1)] = None,
     judge: Annotated[int, typer.Option(help="Samples to diagnose on, kept apart from calibration.", min=1)] = 8,
+    feedback: Feedback = None,
     store: StoreFolder = Path("build/store"),
     as_json: AsJson = False,
 ) -> None:
@@ -143,6 +138,7 @@ def diagnose(
     from toolchain.diagnose import diagnose as run_diagnose
     from toolchain.report import RichProgress
     from toolchain.report.diagnosis_terminal import print_diagnosis
+    from toolchain.samples.streams import parse_feedback
 
     err = Console(stderr=True)
     with RichProgress(err) as progress:
@@ -155,6 +151,7 @@ def diagnose(
             recipe=recipe,
             store=store,
             calibration_count=samples,
+            feedback=parse_feedback(feedback),
             samples=judge,
             progress=progress,
             on_start=started,

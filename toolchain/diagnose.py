@@ -48,6 +48,7 @@ def diagnose(
     recipe: str = "default",
     store: str | Path | None = "build/store",
     calibration_count: int | None = None,
+    feedback: Mapping[str, int] | None = None,
     samples: int = SAMPLES,
     progress: Progress = SILENT,
     on_start: Callable[[str], None] | None = None,
@@ -64,6 +65,7 @@ def diagnose(
         out=out,
         recipe=recipe,
         calibration_count=calibration_count,
+        feedback=feedback or {},
     )
     job = prepare(request, progress)
     made = _quantized(job, recipe, store, progress, on_start, on_end)

@@ -219,3 +219,11 @@ def first_step(values: Mapping[str, Any], feedback: Mapping[str, int], name: str
     """The inputs (1, ...) by name of the first step of the first stream, to trace with. Raises as `stream_samples`."""
     given = _Given.read(values, feedback, name)
     return dict(zip(given.names, given.at(0, 0), strict=True))
+
+
+def parse_feedback(text: str | None) -> dict[str, int]:
+    """`state=1,cell=2` as the number of an output by the name of an input. Raises OptionError for anything else."""
+    pairs = [part.partition("=") for part in text.split(",")] if text else []
+    if any(not name.strip() or not number.strip().isdigit() for name, _, number in pairs):
+        raise OptionError(f"feedback {text!r} says nothing", hint="write INPUT=OUTPUT, outputs from 0: state=1")
+    return {name.strip(): int(number) for name, _, number in pairs}

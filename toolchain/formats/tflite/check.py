@@ -280,11 +280,19 @@ def _constant_layout(file: _File, operator: Operator, position: int, result: Lay
     if operator.name == "DEPTHWISE_CONV_2D" and position == 1:
         return Layout((1, 2, 3, 0))
     if operator.name == "FULLY_CONNECTED" and position == 1:
-        columns = file.layout_at(operator.inputs[0]).flattened
+        columns = file.layout_at(_unconverted(file, operator.inputs[0])).flattened
         return Layout((0, 1), columns and Flattened(1, columns.shape, columns.order))
     if len(shape) == result.rank:
         return result.fitted([shape[result.axis(axis)] for axis in range(result.rank)])
     return identity(len(shape))
+
+
+def _unconverted(file: _File, index: int) -> int:
+    """The tensor that another one is the QUANTIZE or DEQUANTIZE of: a conversion moves nothing."""
+    made = {operator.outputs[0]: operator for operator in file.model.operators if operator.name in _CONVERSIONS}
+    while index in made and file.model.tensors[index].name not in file.model.mapped.layouts:
+        index = made[index].inputs[0]
+    return index
 
 
 def _check_leftovers(file: _File, model: QuantizedGraph) -> Iterator[str]:

@@ -13,9 +13,9 @@ error that one step does not show may add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from math import isfinite, sqrt
 from typing import Any
@@ -36,7 +36,7 @@ from toolchain.ladder.goal import Fidelity, Goal
 from toolchain.quantization import QuantizedGraph, dequantize_outputs, quantize_inputs
 from toolchain.samples import Network, SampleSet, followed
 
-MOST_SAMPLES, MOST_STEPS, SIMULATED_SAMPLES = 256, 1024, 24
+MOST_SAMPLES, MOST_STEPS, SIMULATED_SAMPLES = 256, 1024, 64
 JACKKNIFE_PARTS = 8
 
 
@@ -109,52 +109,29 @@ class Judge:
         return Judgement(
             {name: self._fidelity(found, slice(None)) for name, found in outputs.items()},
             {name: self._fidelity(found, apart) for name, found in outputs.items()},
-            self._simulated(model) if model.has_integer_activations else None,
-            {name: self._few_db(found) for name, found in outputs.items()},
+            self._few_db(partial(_simulate, QuantizedNodes(model))) if model.has_integer_activations else None,
+            {name: self._few_db(partial(_run_singles, model, runner)) for name, runner in runners.items()},
         )
 
     def _run(self, model: QuantizedGraph, runner: Runner) -> list[list[np.ndarray]]:
         columns: list[list[np.ndarray]] = []
         for batch in self._batches():
             rows = self._along(lambda single: _outputs(model, runner, single), batch.inputs, model.graph)
-            columns.append([np.concatenate(column) for column in zip(*rows, strict=True)])
+            columns.append(_columns(list(rows)))
         return columns
 
-    def _few_db(self, outputs: Sequence[Sequence[np.ndarray]]) -> float:
-        few, seen = Comparison(), 0
-        for found, targets in zip(outputs[self._learned :], self._targets[self._learned :], strict=True):
-            taken = min(SIMULATED_SAMPLES - seen, len(targets[0]))
-            if taken > 0:
-                few.add([output[:taken] for output in found], [target[:taken] for target in targets])
-                seen += taken
-        return few.sqnr_db
-
-    def _simulated(self, model: QuantizedGraph) -> float:
+    def _few_db(self, run: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]]) -> float:
+        """SQNR of what `run` gives, (N, ...) for (N, ...), for a few samples that nothing learns from; those of a
+        stream are met in the reference's states, since errors that grow apart say nothing of what is alike."""
         compared, seen = Comparison(), 0
-        nodes = QuantizedNodes(model)
         apart = islice(self._batches(), self._learned, None)
         for batch, targets in zip(apart, self._targets[self._learned :], strict=True):
-            taken = min(SIMULATED_SAMPLES - seen, len(batch))
-            if taken <= 0:
+            if (taken := min(SIMULATED_SAMPLES - seen, len(batch))) <= 0:
                 break
-            outputs = self._run_simulation(nodes, [array[:taken] for array in batch.inputs])
+            outputs = run([array[:taken] for array in batch.inputs])
             compared.add(outputs, [target[:taken] for target in targets])
             seen += taken
         return compared.sqnr_db
-
-    def _run_simulation(self, nodes: QuantizedNodes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        import torch
-
-        graph = nodes.model.graph
-
-        def run(part: Sequence[np.ndarray]) -> list[np.ndarray]:
-            values = nodes.values(part)
-            return [values[name].numpy() for name in graph.outputs]
-
-        with torch.inference_mode(), one_thread():
-            if self.samples.streams is not None:
-                return _columns(list(self._along(run, inputs, graph)))
-            return _columns([run(part) for part in runnable_batches(graph, [inputs])])
 
     def _along(self, run: Network, inputs: Sequence[np.ndarray], graph: Graph) -> Iterator[list[np.ndarray]]:
         """What `run` gives for one sample after the other; along a stream its state goes back to it."""
@@ -226,6 +203,21 @@ class _Fall:
             return 0.0
         error = sqrt((parts - 1) / parts * float(np.sum((falls - falls.mean()) ** 2)))
         return error if isfinite(error) else 0.0
+
+
+def _simulate(nodes: QuantizedNodes, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    import torch
+
+    graph, rows = nodes.model.graph, []
+    with torch.inference_mode(), one_thread():
+        for part in runnable_batches(graph, [inputs]):
+            values = nodes.values(part)
+            rows.append([values[name].numpy() for name in graph.outputs])
+    return _columns(rows)
+
+
+def _run_singles(model: QuantizedGraph, runner: Runner, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return _columns([_outputs(model, runner, single) for single in _singles(inputs, model.graph)])
 
 
 def _columns(rows: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:

@@ -56,11 +56,11 @@ class Noise:
     def total(self) -> float:
         return sum(self.constants.values()) + sum(self.activations.values())
 
-    def removable_ways(self, graph: Graph, keeps_weights: bool) -> frozenset[tuple[str, str]]:
+    def removable_ways(self, graph: Graph, keeps_weights: bool) -> tuple[tuple[str, str], ...]:
         """Ways whose noise is gone where enough nodes of `graph` are fine. An input is stored finely where float nodes
         alone read it; beside int16 nodes, which keep their weights at int8, it stays at int8."""
         ends = {tensor for tensor, reader in self.activations if reader == OUTPUT}
-        return frozenset(
+        return tuple(
             (tensor, reader)
             for tensor, reader in self.activations
             if tensor in graph.producers or not (keeps_weights or tensor in ends)

@@ -61,7 +61,7 @@ def choose_fine_nodes(
     """
     names = [node.output for node in graph.nodes]
     place = {name: index for index, name in enumerate(names)}
-    ways = [key for key in noise.activations if key in noise.removable_ways(graph, keeps_weights)]
+    ways = list(noise.removable_ways(graph, keeps_weights))
     removable = {} if keeps_weights else noise.constants
     gains = np.asarray([removable.get(name, 0.0) for name in names] + [noise.activations[way] for way in ways])
     needed = noise.total - most_noise
